@@ -1,0 +1,50 @@
+"""An upstream that misbehaves byte by byte: a proxy in front of an HTTP/1.1 server, scripted per request."""
+
+from tests.faults.kinds import (
+    Fault,
+    chop,
+    close_without_answer,
+    cut_body,
+    cut_headers,
+    cut_status_line,
+    garbage,
+    gzip_bomb,
+    raw_stream,
+    redirect,
+    replace_body,
+    reset_after_accept,
+    reset_before_read,
+    respond,
+    respond_after_forward,
+    slow,
+    stall,
+    stall_after,
+)
+from tests.faults.proxy import FaultyProxy, ScriptedFault, faulty, refused_url
+from tests.faults.wire import ProxiedRequest
+
+__all__ = [
+    "Fault",
+    "FaultyProxy",
+    "ProxiedRequest",
+    "ScriptedFault",
+    "chop",
+    "close_without_answer",
+    "cut_body",
+    "cut_headers",
+    "cut_status_line",
+    "faulty",
+    "garbage",
+    "gzip_bomb",
+    "raw_stream",
+    "redirect",
+    "refused_url",
+    "replace_body",
+    "reset_after_accept",
+    "reset_before_read",
+    "respond",
+    "respond_after_forward",
+    "slow",
+    "stall",
+    "stall_after",
+]
