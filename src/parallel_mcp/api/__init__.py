@@ -1,0 +1,1 @@
+"""The Parallel API over HTTP. Knows nothing of MCP."""

@@ -1,0 +1,374 @@
+"""The API's own shapes.
+
+Requests are strict about what we send. Answers are read leniently: unknown fields, statuses and event types pass,
+null counts as absent, and only what a caller cannot do without (an id) is required.
+"""
+
+import json
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+ACTIVE_STATUSES = frozenset({"queued", "running", "cancelling"})
+FINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
+
+
+def _or_empty(empty: Any) -> BeforeValidator:
+    return BeforeValidator(lambda value: empty if value is None else value)
+
+
+Text = Annotated[str, _or_empty("")]
+Count = Annotated[int, _or_empty(0)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object to send: what is not set is left out."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+class _Answer(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+
+# ---- requests
+
+
+class SourcePolicy(_Request):
+    """Which sources may be used. Include and exclude together hold at most 200 domains."""
+
+    include_domains: list[str] | None = None
+    exclude_domains: list[str] | None = None
+    after_date: str | None = None
+
+
+class AdvancedSearchSettings(_Request):
+    """Search settings that narrow or bound the results."""
+
+    source_policy: SourcePolicy | None = None
+    max_results: int | None = None
+
+
+class SearchRequest(_Request):
+    """`POST /v1/search`: at most 5 queries of 200 characters, an objective of at most 5,000."""
+
+    search_queries: list[str]
+    objective: str | None = None
+    mode: str | None = None
+    max_chars_total: int | None = None
+    session_id: str | None = None
+    advanced_settings: AdvancedSearchSettings | None = None
+
+
+class AdvancedExtractSettings(_Request):
+    """Extract settings."""
+
+    full_content: bool | None = None
+
+
+class ExtractRequest(_Request):
+    """`POST /v1/extract`: at most 20 URLs."""
+
+    urls: list[str]
+    objective: str | None = None
+    max_chars_total: int | None = None
+    session_id: str | None = None
+    advanced_settings: AdvancedExtractSettings | None = None
+
+
+class JsonSchemaSpec(_Request):
+    """A JSON Schema, wrapped as the API wants it."""
+
+    type: Literal["json"] = "json"
+    json_schema: dict[str, Any]
+
+
+class TextSpec(_Request):
+    """A description of a text output."""
+
+    type: Literal["text"] = "text"
+    description: str | None = None
+
+
+class TaskSpec(_Request):
+    """What a task takes and gives. Spec and input together hold at most 25,000 characters."""
+
+    output_schema: JsonSchemaSpec | TextSpec
+    input_schema: JsonSchemaSpec | None = None
+
+
+class TaskRunInput(_Request):
+    """`POST /v1/tasks/runs`, and one row of a group."""
+
+    processor: str
+    input: str | dict[str, Any]
+    task_spec: TaskSpec | None = None
+    metadata: dict[str, str] | None = None
+    source_policy: SourcePolicy | None = None
+    previous_interaction_id: str | None = None
+    enable_events: bool | None = None
+
+
+# ---- search and extract
+
+
+class ApiWarning(_Answer):
+    """A remark on a request that was carried out all the same."""
+
+    type: Text = ""
+    message: Text = ""
+
+
+Warnings = Annotated[list[ApiWarning], _or_empty([])]
+Excerpts = Annotated[list[str], _or_empty([])]
+
+
+class SearchResult(_Answer):
+    """One page, the most relevant first."""
+
+    url: str
+    title: Text = ""
+    publish_date: Text = ""
+    excerpts: Excerpts = []
+
+
+class SearchResponse(_Answer):
+    """Answer of `POST /v1/search`."""
+
+    search_id: Text = ""
+    results: list[SearchResult]
+    warnings: Warnings = []
+    session_id: Text = ""
+
+
+class ExtractResult(SearchResult):
+    """The content of one page."""
+
+    full_content: Text = ""
+
+
+class ExtractFailure(_Answer):
+    """A page that could not be read."""
+
+    url: str
+    error_type: Text = ""
+    http_status_code: int | None = None
+    content: Text = ""
+
+
+class ExtractResponse(_Answer):
+    """Answer of `POST /v1/extract`: every URL is in `results` or in `errors`."""
+
+    extract_id: Text = ""
+    results: list[ExtractResult]
+    errors: Annotated[list[ExtractFailure], _or_empty([])] = []
+    warnings: Warnings = []
+    session_id: Text = ""
+
+
+# ---- runs
+
+
+class RunError(_Answer):
+    """Why a run failed."""
+
+    ref_id: Text = ""
+    message: Text = ""
+
+
+class TaskRun(_Answer):
+    """The state of a run, without its output."""
+
+    run_id: str = Field(min_length=1)
+    interaction_id: Text = ""
+    status: Text = "unknown"
+    is_active: bool = True
+    processor: Text = ""
+    warnings: Warnings = []
+    error: RunError | None = None
+    metadata: Annotated[dict[str, JsonValue], _or_empty({})] = {}
+    taskgroup_id: Text = ""
+    created_at: Text = ""
+    modified_at: Text = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        run: dict[str, Any] = dict(data)  # pyright: ignore[reportUnknownArgumentType]
+        run["interaction_id"] = run.get("interaction_id") or run.get("run_id")
+        if run.get("is_active") is None:
+            run["is_active"] = run.get("status") in ACTIVE_STATUSES
+        return run
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the status can no longer change. `action_required` is inactive but not final."""
+        return self.status in FINAL_STATUSES
+
+
+class SubmittedInput(_Answer):
+    """Answer of `GET /v1/tasks/runs/{run_id}/input`: what was submitted, as far as we need it again."""
+
+    processor: Text = ""
+    input: JsonValue = None
+
+
+class Citation(_Answer):
+    """A source of a field."""
+
+    url: str
+    title: Text = ""
+    excerpts: Excerpts = []
+
+
+class FieldBasis(_Answer):
+    """What a field of the output rests on. Text outputs have one, named `output`; elements are named `field.0`."""
+
+    field: Text = ""
+    reasoning: Text = ""
+    citations: Annotated[list[Citation], _or_empty([])] = []
+    confidence: Text = ""
+
+
+class TaskOutput(_Answer):
+    """The output of a completed run: Markdown or a JSON value, with its basis."""
+
+    type: Text = "text"
+    content: JsonValue
+    basis: Annotated[list[FieldBasis], _or_empty([])] = []
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _parse_json_text(cls, value: Any, info: ValidationInfo) -> Any:
+        # One documented sample shows the content of a JSON output as a string.
+        if info.data.get("type") == "json" and isinstance(value, str):
+            with suppress(ValueError):
+                return json.loads(value)
+        return value
+
+
+class TaskRunResult(_Answer):
+    """Answer of `GET /v1/tasks/runs/{run_id}/result`."""
+
+    run: TaskRun
+    output: TaskOutput
+
+
+# ---- groups
+
+
+class TaskGroupStatus(_Answer):
+    """Counts of a group's runs; statuses without runs are missing. An empty group is not active."""
+
+    num_task_runs: Count = 0
+    task_run_status_counts: Annotated[dict[str, int], _or_empty({})] = {}
+    is_active: Annotated[bool, _or_empty(False)] = False
+    status_message: Text = ""
+
+
+class TaskGroup(_Answer):
+    """A group of runs."""
+
+    taskgroup_id: str = Field(min_length=1)
+    status: TaskGroupStatus
+    metadata: Annotated[dict[str, JsonValue], _or_empty({})] = {}
+    created_at: Text = ""
+
+
+class AddedRuns(_Answer):
+    """Answer of adding runs to a group; ids are in the order of the inputs."""
+
+    run_ids: list[str]
+    status: TaskGroupStatus = TaskGroupStatus()
+    run_cursor: Text = ""
+    event_cursor: Text = ""
+
+
+# ---- events
+
+
+class RunStateEvent(_Answer):
+    """The state of a run; the last event of a completed run carries its output."""
+
+    type: Literal["task_run.state"]
+    event_id: Text = ""
+    run: TaskRun
+    input: JsonValue = None
+    output: TaskOutput | None = None
+
+
+class ProgressMessageEvent(_Answer):
+    """One step of the research. `type` starts with `task_run.progress_msg.`."""
+
+    type: str
+    message: Text = ""
+    timestamp: Text = ""
+
+
+class SourceStats(_Answer):
+    """How many sources were looked at."""
+
+    num_sources_considered: int | None = None
+    num_sources_read: int | None = None
+    sources_read_sample: Excerpts = []
+
+
+class ProgressStatsEvent(_Answer):
+    """How far the run is. `progress_meter` (0 to 100) may be missing, and may go back."""
+
+    type: Literal["task_run.progress_stats"]
+    source_stats: Annotated[SourceStats, _or_empty({})] = SourceStats()
+    progress_meter: float | None = None
+
+
+class GroupStatusEvent(_Answer):
+    """New counts of a group."""
+
+    type: Literal["task_group_status"]
+    event_id: Text = ""
+    status: TaskGroupStatus
+
+
+class ErrorEvent(_Answer):
+    """Something went wrong while streaming; what became of the run is not said."""
+
+    type: Literal["error"]
+    error: Annotated[RunError, _or_empty({})] = RunError()
+
+
+class UnknownEvent(_Answer):
+    """An event of a type that this version does not know."""
+
+    type: Text = ""
+
+
+Event = RunStateEvent | ProgressMessageEvent | ProgressStatsEvent | GroupStatusEvent | ErrorEvent | UnknownEvent
+
+_EVENT_TYPES: dict[str, type[Event]] = {
+    "task_run.state": RunStateEvent,
+    "task_run.progress_stats": ProgressStatsEvent,
+    "task_group_status": GroupStatusEvent,
+    "error": ErrorEvent,
+}
+_MESSAGE_PREFIX = "task_run.progress_msg."
+
+
+def event_model(type_name: str) -> type[Event]:
+    """The model of an event's `type`; message types are open-ended (API reference, run event stream)."""
+    if type_name.startswith(_MESSAGE_PREFIX):
+        return ProgressMessageEvent
+    return _EVENT_TYPES.get(type_name, UnknownEvent)

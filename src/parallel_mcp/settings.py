@@ -1,0 +1,160 @@
+"""Every setting: name, environment variable, unit, default. Built once, at start, and passed in from there."""
+
+import ipaddress
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from parallel_mcp.errors import SettingsError
+
+ENV_PREFIX = "PARALLEL_MCP_"
+DEFAULT_BASE_URL = "https://api.parallel.ai"
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+SearchMode = Literal["turbo", "fast", "basic", "advanced"]
+AuthMode = Literal["caller", "local"]
+
+
+class Settings(BaseSettings):
+    """Settings from the environment; values passed as arguments (command-line flags) win."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+    )
+
+    api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias="PARALLEL_API_KEY",
+        description="Parallel API key, made at https://platform.parallel.ai. Without one the server starts, "
+        "lists its tools, and each call says how to set it.",
+    )
+    api_key_file: Path | None = Field(
+        default=None,
+        validation_alias="PARALLEL_API_KEY_FILE",
+        description="File that holds the key, read once at start; used when PARALLEL_API_KEY is not set.",
+    )
+    base_url: str = Field(
+        DEFAULT_BASE_URL,
+        validation_alias="PARALLEL_BASE_URL",
+        description="Address of the API. Another host than the default must be https, unless it is loopback.",
+    )
+    default_processor: str = Field(
+        "core-fast", description="Processor of a task that names none. Price and depth rise from `lite` to `ultra8x`."
+    )
+    search_mode: SearchMode = Field("basic", description="Search mode: turbo, fast, basic or advanced.")
+    max_wait_s: float | None = Field(
+        default=None, gt=0, description="Longest wait of one call in seconds, below the 45 s most clients allow."
+    )
+    max_usd_per_call: float = Field(1.00, ge=0, description="Most one creating call may cost, in dollars; 0 = off.")
+    max_usd_per_hour: float = Field(10.0, ge=0, description="Most all creates of an hour may cost; 0 = off.")
+    max_usd_per_day: float = Field(50.0, ge=0, description="Most all creates of a day may cost; 0 = off.")
+    log_level: LogLevel = Field("warning", description="debug, info, warning or error. Logs go to stderr.")
+    host: str = Field("127.0.0.1", description="Address that `serve --http` binds.")
+    port: int = Field(8090, ge=0, le=65535, description="Port that `serve --http` binds.")
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Host names, comma-separated, under which `serve --http` may be reached. "
+        "Needed for any bind other than loopback.",
+    )
+    auth: AuthMode = Field(
+        "caller",
+        description="`caller`: each HTTP request brings its own Parallel key (x-api-key or Authorization: Bearer). "
+        "`local`: a loopback server for one person uses its own key for requests without one.",
+    )
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        return tuple(filter(None, (host.strip() for host in value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_base_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http(s) address")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("must hold no credentials, query or fragment")
+        if parts.scheme == "http" and not is_loopback(parts.hostname):
+            raise ValueError("must be https: the API key would travel in the clear")
+        return value.rstrip("/")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("api_key")
+    @classmethod
+    def _check_key(cls, value: SecretStr | None) -> SecretStr | None:
+        return checked_key(value.get_secret_value()) if value else None
+
+
+def checked_key(text: str) -> SecretStr | None:
+    """An API key that can stand in a header, or None when blank. No format is documented, so none is demanded.
+
+    Raises:
+        ValueError: Inner white space, control or non-ASCII characters: a key was pasted wrongly.
+    """
+    key = text.strip()
+    if not key:
+        return None
+    if len(key) > 512 or not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError("is not a usable API key: it holds blanks or unprintable characters, or is too long")
+    return SecretStr(key)
+
+
+def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
+    """Settings from `flags` (field name -> value; None means not given) over the environment.
+
+    Raises:
+        SettingsError: Naming each setting that does not fit; never its value.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        raise SettingsError("; ".join(_explain(problem["loc"], problem["msg"]) for problem in problems)) from None
+    if settings.api_key is None and settings.api_key_file is not None:
+        return settings.model_copy(update={"api_key": _key_from_file(settings.api_key_file)})
+    return settings
+
+
+def env_name(field: str) -> str:
+    """The environment variable of a setting."""
+    alias = Settings.model_fields[field].validation_alias
+    return alias if isinstance(alias, str) else ENV_PREFIX + field.upper()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can only mean this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _key_from_file(path: Path) -> SecretStr | None:
+    try:
+        return checked_key(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error) if type(error) is ValueError else f"cannot be read: {type(error).__name__}"
+        raise SettingsError(f"PARALLEL_API_KEY_FILE {reason}") from None
+
+
+def _explain(location: tuple[int | str, ...], message: str) -> str:
+    name = str(location[0]) if location else ""
+    label = env_name(name) if name in Settings.model_fields else name
+    return f"{label} {message.removeprefix('Value error, ')}".strip()
