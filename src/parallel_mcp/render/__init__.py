@@ -1,0 +1,1 @@
+"""API objects -> text a model reads: compact, paged, with marks around what others wrote. Pure."""

@@ -1,0 +1,96 @@
+"""A task output -> one document to be read in pages, in the format the caller asked for."""
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from pydantic import JsonValue
+
+from parallel_mcp.api.models import FieldBasis, TaskOutput
+from parallel_mcp.render.sources import Source, numbers_for, source_line, sources_of, with_excerpts
+
+Format = Literal["markdown", "json", "csv"]
+Citations = Literal["none", "brief", "full"]
+
+
+def document_of(output: TaskOutput, fmt: Format, citations: Citations) -> str:
+    """The whole output as text. `json` and `csv` hold the content alone; Markdown also what it rests on."""
+    if fmt == "json":
+        return json.dumps(output.content, ensure_ascii=False, indent=2)
+    if fmt == "csv":
+        return _csv_of(output.content)
+    sources = sources_of(output.basis)
+    body = _markdown_of(output, sources, citations)
+    evidence = _evidence(output.basis, sources, citations)
+    return f"{body}\n\n{evidence}" if evidence else body
+
+
+def selected(output: TaskOutput, fields: Sequence[str]) -> TaskOutput:
+    """The output with only those top-level fields of a JSON content, and their basis."""
+    if not fields or not isinstance(output.content, Mapping):
+        return output
+    content: dict[str, JsonValue] = {name: value for name, value in output.content.items() if name in fields}
+    basis = [entry for entry in output.basis if entry.field.partition(".")[0] in fields]
+    return output.model_copy(update={"content": content, "basis": basis})
+
+
+def _markdown_of(output: TaskOutput, sources: Sequence[Source], citations: Citations) -> str:
+    if not isinstance(output.content, Mapping):
+        return output.content if isinstance(output.content, str) else _value(output.content, 0)
+    basis = {entry.field: entry for entry in output.basis}
+    lines: list[str] = []
+    for name, value in output.content.items():
+        remark = _remark(basis.get(name), sources) if citations != "none" else ""
+        lines.append(f"- **{name}**{remark}:{_value(value, 1)}")
+    return "\n".join(lines)
+
+
+def _remark(entry: FieldBasis | None, sources: Sequence[Source]) -> str:
+    """` (high confidence) [1][3]` behind the name of a field."""
+    if entry is None:
+        return ""
+    confidence = f" ({entry.confidence} confidence)" if entry.confidence else ""
+    return confidence + "".join(f" [{number}]" for number in numbers_for(entry, sources))
+
+
+def _value(value: JsonValue, depth: int) -> str:
+    """A JSON value as the rest of a list item: scalars on the line, the others as a nested list below it."""
+    indent = "  " * depth
+    if isinstance(value, Mapping):
+        return "".join(f"\n{indent}- {name}:{_value(item, depth + 1)}" for name, item in value.items()) or " (empty)"
+    if isinstance(value, list):
+        return "".join(f"\n{indent}-{_value(item, depth + 1)}" for item in value) or " (none)"
+    if value is None:
+        return " (not found)"
+    return f" {value}" if isinstance(value, str) else f" {json.dumps(value)}"
+
+
+def _evidence(basis: Sequence[FieldBasis], sources: Sequence[Source], citations: Citations) -> str:
+    if citations == "none":
+        return ""
+    reasoning = "\n".join(f"- {entry.field}: {entry.reasoning}" for entry in basis if entry.reasoning)
+    parts = [f"## Reasoning\n{reasoning}"] if citations == "full" and reasoning else []
+    if sources:
+        line = with_excerpts if citations == "full" else source_line
+        parts.append("## Sources\n" + "\n".join(line(source) for source in sources))
+    return "\n\n".join(parts)
+
+
+def _csv_of(content: JsonValue) -> str:
+    """An object as a header and one row, a list of objects as a row each; nested values as JSON text."""
+    rows = content if isinstance(content, list) else [content]
+    records = [row if isinstance(row, Mapping) else {"output": row} for row in rows]
+    columns = list(dict.fromkeys(name for record in records for name in record))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows([_cell(record.get(column)) for column in columns] for record in records)
+    return text.getvalue()
+
+
+def _cell(value: JsonValue) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
