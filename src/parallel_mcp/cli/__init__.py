@@ -1,0 +1,86 @@
+"""Commands for people. Imported only when one is used."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from parallel_mcp import __version__
+from parallel_mcp.settings import Settings, env_name
+
+SECRET_FIELDS = frozenset({"api_key"})  # arguments of a process can be read by others on the machine
+HTTP_FIELDS = ("host", "port", "allowed_hosts", "auth")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; the exit status. Each is imported when it is the one."""
+    options = vars(_parser().parse_args(arguments))
+    command = options.pop("command")
+    if command == "demo":
+        from parallel_mcp.cli.demo import run_demo
+
+        return run_demo()
+    if command == "simulate":
+        from parallel_mcp.cli.simulate import run_simulator
+
+        return run_simulator(**options)
+    over_http: bool = options.pop("http", False)
+    if over_http:
+        from parallel_mcp.http.serve import serve_http
+
+        return serve_http(options)
+    from parallel_mcp.stdio import serve_stdio
+
+    return serve_stdio(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="parallel-mcp",
+        description="MCP server for the Parallel web research API. Without a command: MCP on stdin and stdout.",
+        epilog=_settings_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"parallel-mcp {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve MCP on stdin and stdout (default), or over HTTP",
+        epilog=_settings_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument("--http", action="store_true", help="serve Streamable HTTP at /mcp instead, and GET /health")
+    for name, field in Settings.model_fields.items():
+        if name not in SECRET_FIELDS:
+            serve.add_argument(
+                _flag(name), dest=name, metavar="VALUE", help=(field.description or "").replace("%", "%%")
+            )
+    commands.add_parser("demo", help="show it all on the built-in simulator: no key, no network")
+    simulate = commands.add_parser("simulate", help="serve a stand-in for the Parallel API on loopback")
+    simulate.add_argument("--port", type=int, default=8099, help="port to bind (default 8099)")
+    simulate.add_argument(
+        "--speed", type=float, default=1.0, help="how many times faster than the real API (default 1)"
+    )
+    simulate.add_argument("--seed", type=int, default=0, help="same seed, same ids, texts and durations (default 0)")
+    return parser
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _settings_help() -> str:
+    """Every setting with its environment variable, for the end of the help text."""
+    lines = ["environment variables (flags of `serve` win over them):"]
+    lines += [f"  {env_name(name)}\n      {_described(field)}" for name, field in Settings.model_fields.items()]
+    return "\n".join(lines)
+
+
+def _described(field: Any) -> str:
+    default = f" Default: {field.default}." if field.default not in (None, ()) else ""
+    return f"{field.description}{default}"
+
+
+def say(line: str) -> None:
+    """Write a line for the person at the terminal. Not stdout: that may be somebody's pipe."""
+    sys.stderr.write(line + "\n")

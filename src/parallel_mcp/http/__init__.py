@@ -1,0 +1,1 @@
+"""The network service around the MCP server: keys, hosts, health, shutdown."""

@@ -1,0 +1,47 @@
+"""`parallel-mcp serve --http`."""
+
+import signal
+import sys
+from collections.abc import Mapping
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from parallel_mcp.errors import SettingsError
+from parallel_mcp.http.app import MCP_PATH, http_app
+from parallel_mcp.server import build_server, configure_logging
+from parallel_mcp.settings import load_settings
+
+DRAIN_S = 10
+USAGE_ERROR = 2
+
+
+def serve_http(flags: Mapping[str, Any]) -> int:
+    """Serve until SIGINT or SIGTERM, then let calls finish for up to 10 s; the exit status."""
+    try:
+        settings = load_settings(flags)
+        configure_logging(settings)
+        app = http_app(build_server(settings), settings)
+    except SettingsError as error:
+        sys.stderr.write(f"parallel-mcp cannot start: {error}\n")
+        return USAGE_ERROR
+    # uvicorn raises the signal again once it has shut down; by then it only means: done.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level=settings.log_level,
+        log_config=None,  # our own logging goes to stderr already
+        timeout_graceful_shutdown=DRAIN_S,
+        server_header=False,
+    )
+    sys.stderr.write(f"Serving MCP at http://{settings.host}:{settings.port}{MCP_PATH}\n")
+    uvicorn.Server(config).run()
+    return 0
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(0)

@@ -1,0 +1,64 @@
+"""The server over stdin and stdout: what an MCP client starts."""
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+from mcp.server.stdio import stdio_server
+
+from parallel_mcp.errors import SettingsError
+from parallel_mcp.server import ParallelServer, build_server, configure_logging
+from parallel_mcp.settings import load_settings
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+
+def serve_stdio(flags: Mapping[str, Any]) -> int:
+    """Serve MCP until stdin closes or a signal comes; the exit status."""
+    try:
+        settings = load_settings(flags)
+        configure_logging(settings)
+        server = build_server(settings)
+    except SettingsError as error:
+        sys.stderr.write(f"parallel-mcp cannot start: {error}\n")
+        return USAGE_ERROR
+    if sys.stdin.isatty():
+        sys.stderr.write("Serving MCP on stdin and stdout; `parallel-mcp --help` shows what else there is.\n")
+    gc.enable()
+    gc.freeze()  # what was imported stays: later collections need not look at it
+    return anyio.run(_serve, server)
+
+
+async def _serve(server: ParallelServer) -> int:
+    signals = _Signals()
+    async with stdio_server() as (incoming, outgoing):
+        async with anyio.create_task_group() as serving:
+            serving.start_soon(signals.cancel_when_one_comes, serving.cancel_scope)
+            await server.serve(incoming, outgoing)
+            serving.cancel_scope.cancel()
+        if signals.exit_status is not None:
+            # The thread that waits for stdin cannot be interrupted. Everything of ours is closed by now.
+            sys.stderr.flush()
+            os._exit(signals.exit_status)
+    return 0
+
+
+class _Signals:
+    """SIGINT and SIGTERM end the server in order: calls are cancelled, connections closed."""
+
+    def __init__(self) -> None:
+        self.exit_status: int | None = None
+
+    async def cancel_when_one_comes(self, scope: anyio.CancelScope) -> None:
+        if sys.platform == "win32":
+            return  # asyncio cannot wait for signals there; the process just ends
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                self.exit_status = INTERRUPTED if number == signal.SIGINT else 0
+                scope.cancel()
+                return

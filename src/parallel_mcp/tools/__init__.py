@@ -1,0 +1,17 @@
+"""The tools, in the order in which clients list them."""
+
+from parallel_mcp.tools.definition import ToolDefinition
+from parallel_mcp.tools.results import GetResultArguments, GetResultOutput, get_result
+from parallel_mcp.tools.search import ExtractArguments, ExtractOutput, SearchArguments, SearchOutput, extract, search
+from parallel_mcp.tools.status import GetStatusArguments, GetStatusOutput, get_status
+from parallel_mcp.tools.tasks import CreateTaskArguments, CreateTaskOutput, create_task
+from parallel_mcp.tools.watching import WatchProgressArguments, WatchProgressOutput, watch_progress
+
+TOOLS = [
+    ToolDefinition(search, "Search the web", SearchArguments, SearchOutput, reads_web=True),
+    ToolDefinition(extract, "Read web pages", ExtractArguments, ExtractOutput, reads_web=True),
+    ToolDefinition(create_task, "Start a research task", CreateTaskArguments, CreateTaskOutput, creates=True),
+    ToolDefinition(get_status, "See how runs stand", GetStatusArguments, GetStatusOutput),
+    ToolDefinition(get_result, "Get a result", GetResultArguments, GetResultOutput, reads_web=True),
+    ToolDefinition(watch_progress, "Wait for a run", WatchProgressArguments, WatchProgressOutput, reads_web=True),
+]

@@ -1,0 +1,73 @@
+"""Arguments as models send them -> a checked model, or an error that says what is accepted and echoes no value.
+
+`null` counts as absent. An object or an array may come as JSON text; a text that merely looks like JSON stays text.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast, get_origin
+
+from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase
+from pydantic import ConfigDict, ValidationError
+
+from parallel_mcp.errors import InvalidArguments
+from parallel_mcp.render.untrusted import one_line
+
+
+class Arguments(ArgModelBase):
+    """Base of every tool's arguments."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Arguments = TypeVar("_Arguments", bound=ArgModelBase)
+
+
+def read_arguments(model: type[_Arguments], given: Mapping[str, Any]) -> _Arguments:
+    """Check the arguments of a call.
+
+    Raises:
+        InvalidArguments: An argument is unknown, missing, or not what is accepted.
+    """
+    _refuse_unknown(model, given)
+    present = {name: _parsed(model, name, value) for name, value in given.items() if value is not None}
+    try:
+        return model.model_validate(present)
+    except ValidationError as error:
+        problems = error.errors(include_input=False, include_url=False, include_context=False)
+        texts = dict.fromkeys(_problem_text(problem["loc"], problem["msg"], problem["type"]) for problem in problems)
+        raise InvalidArguments("; ".join(texts)) from None
+
+
+def _refuse_unknown(model: type[ArgModelBase], given: Mapping[str, Any]) -> None:
+    known = list(model.model_fields)
+    for name in given:
+        if name not in known:
+            nearest = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.5)
+            advice = f"did you mean `{nearest[0]}`?" if nearest else f"the arguments are {', '.join(known)}."
+            raise InvalidArguments(f"`{one_line(name, 40)}` is not an argument of this tool; {advice}")
+
+
+def _parsed(model: type[ArgModelBase], name: str, value: Any) -> Any:
+    """A container that came as JSON text, parsed; anything else as it is."""
+    container = get_origin(model.model_fields[name].annotation)
+    if container not in (list, dict) or not isinstance(value, str):
+        return value
+    try:
+        parsed = json.loads(value)
+    except (ValueError, RecursionError):
+        parsed = None
+    if isinstance(parsed, container):
+        return cast("Any", parsed)
+    if container is list and value.strip():
+        return [value]  # one item where a list is wanted
+    raise InvalidArguments(f"`{name}` is {'an array' if container is list else 'an object'}, or its JSON text.")
+
+
+def _problem_text(location: tuple[int | str, ...], message: str, kind: str) -> str:
+    name = ".".join(str(part) for part in location[:4])
+    if kind == "missing":
+        return f"`{name}` is required"
+    reason = message.removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"`{name}`: {reason[:400]}"

@@ -1,0 +1,103 @@
+"""What a tool is given besides its arguments: settings, the ledger, the API with the caller's key, and the client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mcp.server.mcpserver import Context
+
+from parallel_mcp.errors import MissingKey
+from parallel_mcp.ledger import Ledger
+from parallel_mcp.settings import Settings, checked_key
+from parallel_mcp.tasks.creating import owner_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import SecretStr
+
+    from parallel_mcp.api.client import ParallelApi
+    from parallel_mcp.api.connections import Connections, Timeouts
+
+
+@dataclass
+class App:
+    """The open resources of the server: made when it starts, closed when it ends."""
+
+    settings: Settings
+    ledger: Ledger
+    timeouts: Timeouts | None = None
+    _connections: Connections | None = field(default=None, init=False)
+
+    def api_for(self, key: SecretStr) -> ParallelApi:
+        """The API for one key, on the connections that all keys share."""
+        # Imported at the first request: listing tools needs no HTTP client, and importing one takes a while.
+        from parallel_mcp.api.client import ParallelApi
+        from parallel_mcp.api.connections import Connections
+
+        if self._connections is None:
+            self._connections = Connections(self.settings.base_url, self.timeouts)
+        return ParallelApi(self._connections, key)
+
+    async def aclose(self) -> None:
+        """Close the connections, if any were opened."""
+        if self._connections is not None:
+            await self._connections.aclose()
+
+
+@dataclass(frozen=True)
+class Call:
+    """One tool call of one caller."""
+
+    app: App
+    ctx: Context[App]
+
+    @property
+    def settings(self) -> Settings:
+        """The server's settings."""
+        return self.app.settings
+
+    @property
+    def api(self) -> ParallelApi:
+        """The API with the caller's key.
+
+        Raises:
+            MissingKey: There is none.
+        """
+        return self.app.api_for(self.key)
+
+    @property
+    def owner(self) -> str:
+        """Whose runs and budget this call is about."""
+        return owner_of(self.key)
+
+    @property
+    def key(self) -> SecretStr:
+        """The caller's key: over HTTP that of the request, else the server's own.
+
+        Over HTTP the server's own key serves only a loopback server for one person (`AUTH=local`).
+        """
+        headers = self.ctx.headers
+        key = key_in(headers) if headers is not None else None
+        if key is None and (headers is None or self.settings.auth == "local"):
+            key = self.settings.api_key
+        if key is None:
+            raise MissingKey("No Parallel API key is configured")
+        return key
+
+
+def key_in(headers: Mapping[str, str]) -> SecretStr | None:
+    """The Parallel key of an HTTP request: `x-api-key`, else `Authorization: Bearer`. None if unusable.
+
+    A bearer that looks like a JSON Web Token was issued for somebody else and is never passed on.
+    """
+    text = headers.get("x-api-key", "")
+    if not text:
+        scheme, _, text = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or (text.startswith("eyJ") and text.count(".") == 2):
+            return None
+    try:
+        return checked_key(text)
+    except ValueError:
+        return None

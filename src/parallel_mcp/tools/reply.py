@@ -1,0 +1,22 @@
+"""The two halves of a tool result. Each stands alone, since some clients show the model only one of them."""
+
+from mcp.types import CallToolResult, TextContent
+from pydantic import BaseModel
+
+
+def reply(text: str, structured: BaseModel) -> CallToolResult:
+    """A result with its Markdown text and its typed content; what is None is left out of the latter."""
+    return CallToolResult(
+        content=[TextContent(type="text", text=text)],
+        structured_content=structured.model_dump(mode="json", exclude_none=True),
+    )
+
+
+def next_call(tool: str, **arguments: object) -> str:
+    """The exact next call, for a model to copy: `watch_progress(id="trun_1", timeout_s=45)`."""
+    given = ", ".join(f"{name}={_literal(value)}" for name, value in arguments.items() if value not in ("", None))
+    return f"{tool}({given})"
+
+
+def _literal(value: object) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value)

@@ -1,0 +1,182 @@
+"""How runs and groups stand, in a few words each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import anyio
+from mcp.types import CallToolResult
+from pydantic import BaseModel, Field
+
+from parallel_mcp.api.models import TaskGroup, TaskRun
+from parallel_mcp.errors import InvalidArguments, NotFound, ResearchError
+from parallel_mcp.render.untrusted import marked, one_line
+from parallel_mcp.tasks.handles import handle_kind, platform_link
+from parallel_mcp.tools.arguments import Arguments
+from parallel_mcp.tools.call import Call
+from parallel_mcp.tools.reply import next_call, reply
+
+if TYPE_CHECKING:
+    from parallel_mcp.api.client import ParallelApi
+
+MAX_IDS = 20
+
+
+class GetStatusArguments(Arguments):
+    """Arguments of `get_status`."""
+
+    ids: list[str] = Field(
+        [], max_length=MAX_IDS, description="Handles of runs (trun_…) or groups (tgrp_…). Left out: the recent ones."
+    )
+    limit: int = Field(10, description="How many recent ones, 1 to 20.")
+
+
+class StatusLine(BaseModel):
+    """One run or group."""
+
+    id: str
+    kind: str
+    status: str = Field(description="queued, running, action_required, completed, failed, cancelled or not_found.")
+    is_active: bool
+    processor: str | None = None
+    runs: int | None = Field(default=None, description="Of a group: how many runs it has.")
+    counts: dict[str, int] | None = Field(default=None, description="Of a group: runs by status.")
+    elapsed_s: int | None = None
+    link: str | None = None
+    next: str | None = Field(default=None, description="The next call for this one.")
+    untrusted_error: str | None = Field(default=None, description="Why it failed, in the API's words.")
+
+
+class GetStatusOutput(BaseModel):
+    """Structured half of `get_status`."""
+
+    items: list[StatusLine]
+    spent_usd_last_hour: float | None = None
+    spent_usd_last_day: float | None = None
+
+
+async def get_status(request: GetStatusArguments, call: Call) -> CallToolResult:
+    """See how runs and groups stand, without waiting: status, age and the next call for each. Free.
+
+    Without ids: the runs created here recently, newest first, for example to find a run whose id was lost. To wait
+    for a run use watch_progress instead of calling this again and again.
+    """
+    for handle in request.ids:
+        if handle_kind(handle, "ids") == "findall":
+            raise InvalidArguments("`ids` names a FindAll run, which this server cannot read.")
+    if request.ids:
+        return _status_reply(GetStatusOutput(items=await _lines(list(dict.fromkeys(request.ids)), call)))
+    recent = await call.app.ledger.recent(call.owner, max(1, min(request.limit, MAX_IDS)))
+    spent = await call.app.ledger.spent(call.owner)
+    return _status_reply(
+        GetStatusOutput(
+            items=await _lines([entry.handle for entry in recent], call),
+            spent_usd_last_hour=round(spent.usd_last_hour, 4),
+            spent_usd_last_day=round(spent.usd_last_day, 4),
+        )
+    )
+
+
+async def _lines(handles: list[str], call: Call) -> list[StatusLine]:
+    """The status of each, read at the same time.
+
+    Raises:
+        ResearchError: None of them could be read. If some could, the others are lines that say why not.
+    """
+    outcomes: dict[str, StatusLine | ResearchError] = {}
+
+    async def read(handle: str, api: ParallelApi) -> None:
+        try:
+            outcomes[handle] = await _line(handle, api)
+        except ResearchError as error:
+            outcomes[handle] = error
+
+    async with anyio.create_task_group() as reading:
+        for handle in handles:
+            reading.start_soon(read, handle, call.api)
+    failures = [outcome for outcome in outcomes.values() if isinstance(outcome, ResearchError)]
+    if failures and len(failures) == len(handles):
+        raise failures[0]
+    return [_line_of(handle, outcomes[handle]) for handle in handles]
+
+
+async def _line(handle: str, api: ParallelApi) -> StatusLine:
+    try:
+        if handle_kind(handle) == "group":
+            return _group_line(await api.retrieve_group(handle))
+        return run_line(await api.retrieve_run(handle))
+    except NotFound:
+        return StatusLine(id=handle, kind=handle_kind(handle), status="not_found", is_active=False)
+
+
+def _line_of(handle: str, outcome: StatusLine | ResearchError) -> StatusLine:
+    if isinstance(outcome, StatusLine):
+        return outcome
+    return StatusLine(id=handle, kind=handle_kind(handle), status=f"unreadable ({outcome.code})", is_active=False)
+
+
+def run_line(run: TaskRun) -> StatusLine:
+    """The status of a run."""
+    return StatusLine(
+        id=run.run_id,
+        kind="run",
+        status=run.status,
+        is_active=run.is_active,
+        processor=run.processor,
+        elapsed_s=elapsed_s(run),
+        link=platform_link(run.run_id),
+        next=next_for(run),
+        untrusted_error=one_line(run.error.message, 500) if run.error else None,
+    )
+
+
+def next_for(run: TaskRun, *, cursor: str = "") -> str:
+    """The next call for a run in its present state."""
+    if run.is_active:
+        return next_call("watch_progress", id=run.run_id, cursor=cursor)
+    if run.status == "completed":
+        return next_call("get_result", id=run.run_id)
+    if run.is_final:
+        return "Nothing more will come of this run; a new create_task costs again."
+    return f"The user must look at {platform_link(run.run_id)}: the run stopped and waits there."
+
+
+def elapsed_s(run: TaskRun) -> int | None:
+    """Seconds from the creation of a run to its end, or to now; None if the API gave no usable times."""
+    try:
+        created = datetime.fromisoformat(run.created_at)
+        end = datetime.now(UTC) if run.is_active else datetime.fromisoformat(run.modified_at)
+        return max(0, round((end - created).total_seconds()))
+    except (ValueError, TypeError):
+        return None
+
+
+def _group_line(group: TaskGroup) -> StatusLine:
+    status = group.status
+    return StatusLine(
+        id=group.taskgroup_id,
+        kind="group",
+        status="active" if status.is_active else "inactive",
+        is_active=status.is_active,
+        runs=status.num_task_runs,
+        counts=status.task_run_status_counts,
+        link=platform_link(group.taskgroup_id),
+    )
+
+
+def _status_reply(output: GetStatusOutput) -> CallToolResult:
+    lines = [_text_line(item) for item in output.items] or ["No runs of this API key are known here."]
+    if output.spent_usd_last_hour is not None:
+        lines.append(f"Spent: ${output.spent_usd_last_hour:.3f} this hour, ${output.spent_usd_last_day:.3f} this day.")
+    return reply("\n".join(lines), output)
+
+
+def _text_line(item: StatusLine) -> str:
+    facts = [item.status, *([item.processor] if item.processor else [])]
+    if item.elapsed_s is not None:
+        facts.append(f"{item.elapsed_s} s")
+    facts += [f"{count} {status}" for status, count in (item.counts or {}).items()]
+    error = f" Error: {marked(item.untrusted_error)}" if item.untrusted_error else ""
+    follow_up = f" Next: {item.next}" if item.next else ""
+    return f"- {item.id}: {', '.join(facts)}.{error}{follow_up}"
