@@ -1,6 +1,50 @@
+from collections.abc import AsyncGenerator, Generator
+from dataclasses import dataclass
+
 import pytest
+from mcp import Client
+
+from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
+from tests.connecting import connected
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """A simulator of the Parallel API and where it is served."""
+
+    simulator: Simulator
+    url: str
+
+    def sent(self, method: str, path: str) -> list[bytes]:
+        """The bodies of the requests of one kind that arrived, in order."""
+        return [request.body for request in self.simulator.requests if (request.method, request.path) == (method, path)]
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key or address in the developer's environment must not reach a test."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("PARALLEL_") and name != "PARALLEL_OPENAPI":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def upstream() -> Generator[Upstream]:
+    """The Parallel API, simulated: a minute passes in a second."""
+    simulator = Simulator(SimulatorConfig(speed=60))
+    with serving(simulator) as url:
+        yield Upstream(simulator, url)
+
+
+@pytest.fixture
+async def client(upstream: Upstream) -> AsyncGenerator[Client]:
+    """A client of a server in this process."""
+    async with connected("memory", upstream.url) as client:
+        yield client

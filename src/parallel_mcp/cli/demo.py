@@ -3,7 +3,6 @@
 A real MCP client talks over stdio to a real `parallel-mcp` process; everything shown came through the protocol.
 """
 
-import os
 import sys
 import tempfile
 from typing import Any, cast
@@ -46,11 +45,8 @@ async def _show(console: Console, base_url: str, folder: str) -> None:
 
 
 def _server(base_url: str, folder: str) -> StdioServerParameters:
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("PARALLEL_")},
-        "PARALLEL_BASE_URL": base_url,
-        "PARALLEL_API_KEY": "demo",
-    }
+    # The SDK's client passes on no other variables of ours, so a real key does not get in.
+    environment = {"PARALLEL_BASE_URL": base_url, "PARALLEL_API_KEY": "demo"}
     return StdioServerParameters(command=sys.executable, args=["-m", "parallel_mcp"], env=environment, cwd=folder)
 
 

@@ -38,8 +38,9 @@ def serve_http(flags: Mapping[str, Any]) -> int:
         timeout_graceful_shutdown=DRAIN_S,
         server_header=False,
     )
-    sys.stderr.write(f"Serving MCP at http://{settings.host}:{settings.port}{MCP_PATH}\n")
-    uvicorn.Server(config).run()
+    listener = config.bind_socket()
+    sys.stderr.write(f"Serving MCP at http://{settings.host}:{listener.getsockname()[1]}{MCP_PATH}\n")
+    uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 
