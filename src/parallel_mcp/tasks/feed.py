@@ -64,16 +64,18 @@ class RunFeed:
 
     async def _follow(self) -> None:
         fruitless = 0
-        while not self._is_over:
+        while True:
             known = len(self.trace)
             failure = await self._follow_stream()
             if self._is_over:
                 return
             if failure is not None and not isinstance(failure, _PASSING):
                 raise failure
-            await self._check_status()
             fruitless = 0 if len(self.trace) > known else fruitless + 1
-            await self._pause(fruitless)
+            if await self._has_ended_by_status() or await self._ends_while_pausing(fruitless):
+                with anyio.move_on_after(LAST_WORDS_S):  # the steps since the stream broke, if it can be had again
+                    await self._read_stream()
+                return
 
     async def _follow_stream(self) -> ResearchError | None:
         """Read one connection to its end, or to the end of the run; the error that ended it, if one did."""
@@ -95,7 +97,7 @@ class RunFeed:
                         self._last_event_at = time.monotonic()
                         self._take(event, replay)
                         if isinstance(event, ErrorEvent):
-                            return None  # what became of the run is not said: the status tells
+                            await self._look_at_status()  # what became of the run is not said
                         if self._is_over:
                             # The state of an ended run comes first, its messages after it: hear them out, briefly.
                             hearing.deadline = min(hearing.deadline, anyio.current_time() + LAST_WORDS_S)
@@ -137,32 +139,37 @@ class RunFeed:
             if time.monotonic() - self._last_event_at < SILENCE_S:
                 continue
             self._last_event_at = time.monotonic()
-            try:
-                self._take_run(await self._api.retrieve_run(self.run_id))
-            except ResearchError as error:
-                logger.info("Status of a silent run could not be read: %s", error)
+            await self._look_at_status()
             if self._is_over:
                 reading.cancel_scope.cancel()
 
-    async def _check_status(self) -> None:
-        """Ask for the status. Once the run has been seen, a failure that may pass does not end the watch."""
+    async def _look_at_status(self) -> None:
+        """Ask for the status while a stream is open: if it cannot be had, the stream goes on all the same."""
+        try:
+            self._take_run(await self._api.retrieve_run(self.run_id))
+        except ResearchError as error:
+            logger.info("Status of a run could not be read: %s", error)
+
+    async def _has_ended_by_status(self) -> bool:
+        """Ask for the status; once the run has been seen, a failure that may pass does not end the watch."""
         try:
             self._take_run(await self._api.retrieve_run(self.run_id))
         except (UpstreamUnavailable, UpstreamUnreadable, RateLimited) as error:
             if self.run is None:
                 raise
             logger.info("Status of a run could not be read: %s", error)
+        return self._is_over
 
-    async def _pause(self, fruitless: int) -> None:
+    async def _ends_while_pausing(self, fruitless: int) -> bool:
         """Wait before connecting again; where connecting brings nothing, ask for the status, ever less often."""
         if fruitless < FRUITLESS_BEFORE_POLLING:
             await anyio.sleep(random.uniform(0.5, 1.0) * min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**fruitless))
-            return
+            return False
         for polls in range(4):
             await anyio.sleep(min(MAX_PAUSE_S, 2.0 * 1.5**polls))
-            await self._check_status()
-            if self._is_over:
-                return
+            if await self._has_ended_by_status():
+                return True
+        return False
 
     @property
     def _is_over(self) -> bool:

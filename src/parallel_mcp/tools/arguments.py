@@ -44,7 +44,7 @@ def _refuse_unknown(model: type[ArgModelBase], given: Mapping[str, Any]) -> None
     known = list(model.model_fields)
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.5)
+            nearest = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.4)
             advice = f"did you mean `{nearest[0]}`?" if nearest else f"the arguments are {', '.join(known)}."
             raise InvalidArguments(f"`{one_line(name, 40)}` is not an argument of this tool; {advice}")
 

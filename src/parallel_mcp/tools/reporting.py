@@ -28,13 +28,17 @@ class ProgressReporter:
         self._wake = anyio.Event()
         self._closing = anyio.Event()
 
-    def update(self, message: str, meter: float | None = None, *, completed: bool = False) -> None:
+    def update(self, message: str, meter: float | None = None) -> None:
         """Note where things stand; `meter` is the API's own percentage, if there is one."""
         self._message = one_line(message, MAX_MESSAGE_CHARS)
         self._meter = meter
-        self._completed = self._completed or completed
         self._unsent = True
         self._wake.set()
+
+    def finish(self, message: str) -> None:
+        """Note that the work is complete: the last thing to be sent."""
+        self._completed = True
+        self.update(message)
 
     async def keep_sending(self) -> None:
         """Send at once, then as often as allowed and needed, until `close`; what is unsent by then goes out last."""

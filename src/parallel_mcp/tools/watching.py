@@ -95,7 +95,9 @@ async def watch(call: Call, run_id: str, cursor: str, wait_s: float) -> Watched:
             async for snapshot in snapshots:
                 messages += snapshot.new_messages
                 seen = Watched(snapshot, tuple(messages))
-                report.update(_progress_line(seen), snapshot.meter, completed=snapshot.run.status == "completed")
+                report.update(_progress_line(seen), snapshot.meter)
+            if seen is not None and seen.run.status == "completed":
+                report.finish(_progress_line(seen))
     return seen or await _present_state(call.api, run_id, cursor)
 
 

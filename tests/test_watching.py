@@ -1,0 +1,216 @@
+"""Waiting for a run: bounded, resumable, and whole over any number of calls."""
+
+import time
+from typing import Any
+
+import pytest
+from mcp import Client
+
+from parallel_mcp.simulator import Fault
+from tests.conftest import Upstream
+from tests.connecting import connected, create, failure, structured, text_of
+
+EVENTS = r"/v1/tasks/runs/[^/]+/events"
+
+
+async def watch_to_the_end(client: Client, run_id: str, timeout_s: float) -> list[dict[str, Any]]:
+    """Watch in slices, each going on where the last one ended."""
+    slices: list[dict[str, Any]] = []
+    cursor = ""
+    while not slices or slices[-1]["is_active"]:
+        arguments = {"id": run_id, "timeout_s": timeout_s, "cursor": cursor}
+        slices.append(structured(await client.call_tool("watch_progress", arguments)))
+        cursor = slices[-1]["cursor"]
+    return slices
+
+
+async def test_slices_give_each_message_once_and_in_order(upstream: Upstream, client: Client) -> None:
+    """A model with a 60 s clock follows a long run in many calls, and must not read its steps twice."""
+    run_id = await create(client, "latency=420 messages=40")
+
+    slices = await watch_to_the_end(client, run_id, timeout_s=2)
+    whole = structured(await client.call_tool("watch_progress", {"id": run_id}))["untrusted_messages"]
+
+    assert len(slices) >= 3
+    assert sum(bool(part["untrusted_messages"]) for part in slices) >= 3
+    assert [message for part in slices for message in part["untrusted_messages"]] == whole
+    assert len(whole) == 40
+    assert slices[-1]["status"] == "completed"
+    assert slices[-1]["result_ready"]
+
+
+async def test_cursor_is_understood_by_another_process(upstream: Upstream) -> None:
+    """No state of ours is needed to go on: any replica can answer."""
+    async with connected("memory", upstream.url) as first:
+        run_id = await create(first, "latency=300 messages=30")
+        told = structured(await first.call_tool("watch_progress", {"id": run_id, "timeout_s": 2}))
+    async with connected("memory", upstream.url) as second:
+        rest = structured(await second.call_tool("watch_progress", {"id": run_id, "cursor": told["cursor"]}))
+        whole = structured(await second.call_tool("watch_progress", {"id": run_id}))
+
+    assert told["untrusted_messages"]
+    assert told["untrusted_messages"] + rest["untrusted_messages"] == whole["untrusted_messages"]
+
+
+@pytest.mark.parametrize("timeout_s", [0, 1, 2])
+async def test_run_that_outlasts_the_wait_comes_back_with_handle_status_and_next_call(
+    client: Client, timeout_s: float
+) -> None:
+    """The answer must be there before the client gives up."""
+    run_id = await create(client, "never messages=3")
+    started = time.monotonic()
+
+    watched = await client.call_tool("watch_progress", {"id": run_id, "timeout_s": timeout_s})
+
+    assert time.monotonic() - started < timeout_s + 1
+    state = structured(watched)
+    assert state["id"] == run_id
+    assert state["status"] in ("queued", "running")
+    assert state["is_active"]
+    assert not state["result_ready"]
+    assert state["next"].startswith(f'watch_progress(id="{run_id}"')
+    assert state["next"] in text_of(watched)
+
+
+async def test_operator_bounds_the_wait(upstream: Upstream) -> None:
+    """Whatever the model asks for."""
+    async with connected("memory", upstream.url, max_wait_s=0.5) as client:
+        run_id = await create(client, "never")
+        started = time.monotonic()
+        await client.call_tool("watch_progress", {"id": run_id, "timeout_s": 40})
+
+    assert time.monotonic() - started < 1.5
+
+
+async def test_wrong_cursor_counts_as_none_and_is_remarked(client: Client) -> None:
+    """A model that garbles a cursor must not lose messages."""
+    run_id = await create(client, "latency=30 messages=5")
+    other = await create(client, "latency=30 messages=5", input="What are the rules for heat pumps?")
+    whole = structured(await client.call_tool("watch_progress", {"id": run_id}))
+    foreign = structured(await client.call_tool("watch_progress", {"id": other}))["cursor"]
+
+    for cursor in ("nonsense", "../x", foreign):
+        watched = structured(await client.call_tool("watch_progress", {"id": run_id, "cursor": cursor}))
+        assert watched["untrusted_messages"] == whole["untrusted_messages"]
+        assert "does not belong" in watched["remark"]
+
+
+BROKEN_STREAMS = [
+    "clean_close_after=4 drops=3",
+    "drop_after=3 drops=2",
+    "half_event=5 drops=2",
+    "half_event_eof=5 drops=2",
+    "stream_status=502 drops=2",
+    "stream_status=503",
+    "crlf",
+    "multiline",
+    "u2028",
+    "pings",
+    "ids",
+    "chunk=1",
+    "legacy_events",
+    "unknown_events",
+    "error_event",
+    "meter=missing",
+    "meter=drops",
+    "null_counts",
+]
+
+
+@pytest.mark.parametrize("story", BROKEN_STREAMS)
+async def test_stream_that_breaks_or_varies_loses_no_message_and_no_end(client: Client, story: str) -> None:
+    """Whatever the stream does, the run ends once and each of its steps is told once; progress only rises."""
+    run_id = await create(client, f"latency=60 messages=12 {story}")
+    values: list[float] = []
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        values.append(progress)
+
+    watched = await client.call_tool("watch_progress", {"id": run_id, "timeout_s": 40}, progress_callback=note)
+    state = structured(watched)
+
+    assert state["status"] == "completed"
+    messages = state["untrusted_messages"]
+    assert len(set(messages)) == len(messages)
+    if story != "stream_status=503":
+        assert len(messages) >= 12
+    assert values == sorted(set(values))
+    assert values[-1] == 100
+
+
+async def test_missing_meter_is_not_invented(client: Client) -> None:
+    """A made-up percentage misleads the person who waits."""
+    run_id = await create(client, "latency=60 messages=12 meter=missing")
+    values: list[float] = []
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        values.append(progress)
+
+    state = structured(await client.call_tool("watch_progress", {"id": run_id}, progress_callback=note))
+
+    assert "percent" not in state
+    assert max(values[:-1]) < 5
+
+
+async def test_failed_run_says_why(client: Client) -> None:
+    """In the watch as data; where a result was asked for, as an error."""
+    run_id = await create(client, "latency=10 fails")
+
+    watched = structured(await client.call_tool("watch_progress", {"id": run_id}))
+    text = await failure(client, "get_result", {"id": run_id})
+
+    assert watched["status"] == "failed"
+    assert watched["untrusted_error"]
+    assert watched["untrusted_error"] in text
+    assert "Reference: " in text
+    assert "Code: run_failed" in text
+
+
+async def test_stopped_run_that_wants_attention_is_not_taken_for_finished(client: Client) -> None:
+    """`action_required` is inactive but not final: only a person can go on, on the platform."""
+    run_id = await create(client, "latency=10 status=action_required")
+
+    watched = structured(await client.call_tool("watch_progress", {"id": run_id}))
+    result = structured(await client.call_tool("get_result", {"id": run_id}))
+
+    assert watched["status"] == "action_required"
+    assert not watched["result_ready"]
+    assert f"https://platform.parallel.ai/view/task-run/{run_id}" in watched["next"]
+    assert not result["is_final"]
+    assert "https://platform.parallel.ai" in result["next"]
+
+
+async def test_cancelled_run_is_said_to_be_cancelled(client: Client) -> None:
+    """Neither a failure of ours nor a result."""
+    run_id = await create(client, "latency=10 status=cancelled")
+
+    assert structured(await client.call_tool("watch_progress", {"id": run_id}))["status"] == "cancelled"
+    assert "was cancelled" in await failure(client, "get_result", {"id": run_id})
+
+
+async def test_unknown_run_is_an_error_at_once(client: Client) -> None:
+    """Not after the whole wait."""
+    started = time.monotonic()
+
+    assert "Code: not_found" in await failure(client, "watch_progress", {"id": "trun_nobody"})
+    assert time.monotonic() - started < 5
+
+
+async def test_run_that_ends_while_the_stream_cannot_be_opened_is_found_by_its_status(upstream: Upstream) -> None:
+    """The final answer never depends on the stream."""
+    upstream.simulator.add_fault(Fault("GET", EVENTS, times=None, status=404, body="{}"))
+    async with connected("memory", upstream.url) as client:
+        run_id = await create(client, "latency=60")
+        watched = structured(await client.call_tool("watch_progress", {"id": run_id, "timeout_s": 20}))
+
+    assert watched["status"] == "completed"
+
+
+async def test_leaving_a_watch_closes_the_stream_and_leaves_the_run_alone(upstream: Upstream) -> None:
+    """There is no cancel upstream; the paid work goes on and its result can be fetched later."""
+    async with connected("memory", upstream.url) as client:
+        run_id = await create(client, "latency=90 messages=5")
+        await client.call_tool("watch_progress", {"id": run_id, "timeout_s": 0.5})
+        result = structured(await client.call_tool("get_result", {"id": run_id, "wait_s": 20}))
+
+    assert result["status"] == "completed"
