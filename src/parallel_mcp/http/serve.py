@@ -1,6 +1,7 @@
 """`parallel-mcp serve --http`."""
 
 import signal
+import socket
 import sys
 from collections.abc import Mapping
 from types import FrameType
@@ -38,10 +39,18 @@ def serve_http(flags: Mapping[str, Any]) -> int:
         timeout_graceful_shutdown=DRAIN_S,
         server_header=False,
     )
-    listener = config.bind_socket()
-    sys.stderr.write(f"Serving MCP at http://{settings.host}:{listener.getsockname()[1]}{MCP_PATH}\n")
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config).run()
     return 0
+
+
+class _Server(uvicorn.Server):
+    """Says where it serves once it does; the port may have been chosen by the system."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for listener in (listener for server in self.servers for listener in server.sockets):
+            host, port, *_ = listener.getsockname()
+            sys.stderr.write(f"Serving MCP at http://{f'[{host}]' if ':' in host else host}:{port}{MCP_PATH}\n")
 
 
 def _end(number: int, frame: FrameType | None) -> None:
