@@ -1,0 +1,102 @@
+"""What the model reads of each tool, against `tests/definitions/*.json`.
+
+Accept a change with `UPDATE_SNAPSHOTS=1 python -m pytest tests/test_definitions.py`, and read it as a model would.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from mcp import Client
+
+from parallel_mcp.server import INSTRUCTIONS, build_server
+from parallel_mcp.settings import load_settings
+from tests.connecting import LEGACY, MODERN, ROOT
+
+SNAPSHOTS = ROOT / "tests" / "definitions"
+FORBIDDEN = {"$ref", "$defs", "anyOf", "oneOf", "allOf", "not", "const", "title", "exclusiveMinimum", "format"}
+READ_ONLY = {"search", "extract", "get_status", "get_result", "watch_progress"}
+
+
+async def definitions(mode: str = MODERN) -> list[dict[str, Any]]:
+    """The tools as a client gets them."""
+    async with Client(build_server(load_settings()), mode=mode) as client:
+        tools = (await client.list_tools()).tools
+    return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
+
+
+async def test_definitions_are_those_of_the_snapshots() -> None:
+    """They are a contract with prompts and configurations of other people."""
+    listed = {tool["name"]: json.dumps(tool, indent=2, ensure_ascii=False) + "\n" for tool in await definitions()}
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        for path in SNAPSHOTS.glob("*.json"):
+            path.unlink()
+        for name, text in listed.items():
+            (SNAPSHOTS / f"{name}.json").write_text(text, encoding="utf-8")
+
+    kept = {path.stem: path.read_text(encoding="utf-8") for path in SNAPSHOTS.glob("*.json")}
+    assert listed == kept, "accept with UPDATE_SNAPSHOTS=1"
+
+
+async def test_both_eras_see_the_same_definitions() -> None:
+    """The era is a matter of the wire."""
+    assert await definitions(MODERN) == await definitions(LEGACY)
+
+
+async def test_schemas_use_only_what_every_client_accepts() -> None:
+    """One schema with a `$ref` or a null type makes some clients refuse the whole list."""
+    for tool in await definitions():
+        for schema in (tool["inputSchema"], tool["outputSchema"]):
+            assert schema["type"] == "object"
+            for part in parts(schema):
+                assert not FORBIDDEN & set(part), tool["name"]
+                assert isinstance(part.get("type", ""), str)
+                assert part.get("type") != "null"
+                if part.get("type") == "array":
+                    assert part["items"]
+                if "enum" in part:
+                    assert part["type"] == "string"
+        assert tool["inputSchema"]["additionalProperties"] is False
+        assert all(member.get("description") for member in tool["inputSchema"]["properties"].values())
+
+
+async def test_hints_are_promises_that_hold() -> None:
+    """Codex and Gemini CLI decide by them whether a tool may run unasked."""
+    for tool in await definitions():
+        hints = tool["annotations"]
+        reads = tool["name"] in READ_ONLY
+        assert hints["readOnlyHint"] is reads
+        assert hints["idempotentHint"] is reads
+        assert hints["destructiveHint"] is False
+        assert hints["openWorldHint"] is (tool["name"] != "get_status")
+        assert tool["title"]
+
+
+async def test_definitions_fit_the_budget_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    """They are read with every conversation, used or not."""
+    tools = await definitions()
+    compact = {"separators": (",", ":"), "ensure_ascii": False}
+    read = sum(
+        len(json.dumps([tool["name"], tool["description"], tool["inputSchema"]], **cast("Any", compact)).encode())
+        for tool in tools
+    )
+    whole = len(json.dumps(tools, **cast("Any", compact)).encode())
+    with capsys.disabled():
+        print(f"\ntools/list: {read:,} bytes read by the model, {whole:,} in all")  # noqa: T201
+
+    assert read <= 8_000
+    assert whole <= 20_000
+    assert all(len(tool["description"]) <= 1_000 for tool in tools)
+    assert len(INSTRUCTIONS) <= 1_500
+
+
+def parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A schema and all schemas in it."""
+    yield schema
+    for member in schema.get("properties", {}).values():
+        yield from parts(member)
+    for key in ("items", "additionalProperties"):
+        if isinstance(schema.get(key), dict):
+            yield from parts(schema[key])
