@@ -7,8 +7,8 @@ import tomllib
 from pathlib import Path
 from typing import Any, cast
 
+import jsonschema
 import pytest
-from jsonschema import Draft7Validator
 
 from parallel_mcp import __version__
 from parallel_mcp.settings import Settings, env_name
@@ -36,7 +36,7 @@ def test_server_json_fits_the_registry_schema() -> None:
         pytest.skip("MCP_REGISTRY_SCHEMA names no file with the registry's JSON Schema")
     schema = json.loads(Path(path).read_text(encoding="utf-8"))
 
-    Draft7Validator(schema).validate(SERVER)
+    jsonschema.validate(SERVER, schema, cls=jsonschema.Draft7Validator)
 
 
 def test_server_json_has_no_unknown_keys() -> None:

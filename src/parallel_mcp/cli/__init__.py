@@ -37,6 +37,7 @@ def run(arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="parallel-mcp",
+        allow_abbrev=False,
         description="MCP server for the Parallel web research API. Without a command: MCP on stdin and stdout.",
         epilog=_settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -46,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve",
         help="serve MCP on stdin and stdout (default), or over HTTP",
+        allow_abbrev=False,
         epilog=_settings_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

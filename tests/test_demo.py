@@ -1,0 +1,52 @@
+"""`parallel-mcp demo`, as a person runs it."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+
+def test_demo_shows_rising_progress_and_then_a_cited_result(tmp_path: Path) -> None:
+    """The first thing that anybody does with a clone: without a key, and quickly."""
+    started = time.monotonic()
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "COLUMNS": "120"}
+    finished = subprocess.run(
+        [sys.executable, "-m", "parallel_mcp", "demo"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert finished.returncode == 0, finished.stderr
+    shown, _, result = finished.stdout.partition("cited result")
+    values = [float(value) for value in re.findall(r"^ +(\d+\.\d\d) %  ", shown, re.MULTILINE)]
+    assert len(values) > 5
+    assert values == sorted(set(values))
+    assert "Sources" in result
+    assert ".example" in result
+    assert list(tmp_path.iterdir()) == []
+    assert time.monotonic() - started < 20
+
+
+def test_help_lists_every_command_and_setting() -> None:
+    """The only documentation at hand in a terminal."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "parallel_mcp", "--help"], capture_output=True, text=True, check=True
+    )
+
+    for word in ("serve", "demo", "simulate", "PARALLEL_API_KEY_FILE", "PARALLEL_MCP_MAX_USD_PER_DAY"):
+        assert word in finished.stdout
+
+
+def test_key_cannot_be_given_as_an_argument() -> None:
+    """Others on the machine can read the arguments of a process."""
+    command = [sys.executable, "-m", "parallel_mcp", "serve", "--api-key", "secret"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+
+    assert finished.returncode == 2
+    assert "unrecognized arguments" in finished.stderr
