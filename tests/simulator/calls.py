@@ -1,0 +1,94 @@
+"""Calling a simulator the way any HTTP client would."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+from httpx_sse import EventSource
+
+from parallel_mcp.simulator import Simulator, SimulatorConfig
+
+KEY = {"x-api-key": "key"}
+QUESTION = "What obstacles do solid-state batteries face?"
+FAST = 10_000.0
+
+Object = dict[str, Any]
+
+
+class Api:
+    """A client of one simulator, in process: a streamed response arrives when it has ended."""
+
+    def __init__(self, http: httpx.AsyncClient, simulator: Simulator) -> None:
+        self.http = http
+        self.simulator = simulator
+
+    async def create(
+        self, input: str | Object = QUESTION, *, processor: str = "lite", sim: str = "", beta: str = "", **members: Any
+    ) -> Object:
+        """Create a run, with story words in `sim`."""
+        metadata = members.pop("metadata", {}) | ({"sim": sim} if sim else {})
+        body = {"input": input, "processor": processor, "metadata": metadata} | members
+        response = await self.http.post("/v1/tasks/runs", json=body, headers={"parallel-beta": beta})
+        assert response.status_code == 202, response.text
+        return response.json()
+
+    async def get(self, path: str, **params: Any) -> Object:
+        response = await self.http.get(path, params=params)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def post(self, path: str, **body: Any) -> Object:
+        response = await self.http.post(path, json=body)
+        assert response.status_code == 200, response.text
+        return response.json()
+
+    async def run(self, run_id: str) -> Object:
+        return await self.get(f"/v1/tasks/runs/{run_id}")
+
+    async def events(self, path: str, **params: Any) -> list[Object]:
+        response = await self.http.get(path, params=params)
+        assert response.status_code == 200, response.text
+        return read_events(response)
+
+    async def run_events(self, run_id: str) -> list[Object]:
+        return await self.events(f"/v1/tasks/runs/{run_id}/events")
+
+    async def output(self, input: str | Object = QUESTION, **members: Any) -> Object:
+        """Create a run and return its output."""
+        run = await self.create(input, **members)
+        result = await self.get(f"/v1/tasks/runs/{run['run_id']}/result")
+        return result["output"]
+
+    async def add_runs(self, taskgroup_id: str, *inputs: Object, **members: Any) -> Object:
+        return await self.post(f"/v1/tasks/groups/{taskgroup_id}/runs", inputs=inputs, **members)
+
+
+@asynccontextmanager
+async def connected(**settings: Any) -> AsyncGenerator[Api]:
+    """Give a client of a new simulator with these settings."""
+    simulator = Simulator(replace(SimulatorConfig(speed=FAST), **settings))
+    transport = httpx.ASGITransport(simulator.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://simulator", headers=KEY) as http:
+        yield Api(http, simulator)
+
+
+def read_events(response: httpx.Response) -> list[Object]:
+    return [json.loads(event.data) for event in EventSource(response).iter_sse() if event.data]
+
+
+def json_spec(schema: Object) -> Object:
+    return {"output_schema": {"type": "json", "json_schema": schema}}
+
+
+def object_schema(required: Sequence[str] | None = None, /, **properties: Object) -> Object:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties if required is None else required),
+        "additionalProperties": False,
+    }

@@ -1,0 +1,68 @@
+"""Serving over HTTP."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import warnings
+
+import httpx
+import pytest
+
+from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
+from tests.simulator.calls import KEY
+
+NEVER = {"input": "x", "processor": "lite", "metadata": {"sim": "never"}}
+
+
+def test_leaving_the_block_ends_thread_and_sockets() -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        with serving(Simulator()) as url, httpx.Client(base_url=url, headers=KEY) as http:
+            assert http.get("/v1/tasks/runs/none").status_code == 404
+        gc.collect()
+
+    assert not caught
+    assert "parallel-simulator" not in [thread.name for thread in threading.enumerate()]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(url)
+
+
+def test_open_streams_and_waiting_results_do_not_hold_up_the_end() -> None:
+    with httpx.Client(headers=KEY) as http:
+        with serving(Simulator()) as url:
+            run_id = http.post(f"{url}/v1/tasks/runs", json=NEVER).json()["run_id"]
+            stream = http.send(http.build_request("GET", f"{url}/v1/tasks/runs/{run_id}/events"), stream=True)
+            started = time.monotonic()
+        assert time.monotonic() - started < 2
+        stream.close()
+
+
+def test_dropped_connections_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    simulator = Simulator(SimulatorConfig(default_story="drop_after=1"))
+    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY) as http:
+        run_id = http.post("/v1/tasks/runs", json={"input": "x", "processor": "lite"}).json()["run_id"]
+        with pytest.raises(httpx.RemoteProtocolError):
+            http.get(f"/v1/tasks/runs/{run_id}/events")
+
+    assert [record for record in caplog.records if not record.name.startswith("http")] == []
+
+
+def test_port_in_use_is_an_error() -> None:
+    with serving(Simulator()) as url, pytest.raises(OSError, match="in use"), serving(Simulator(), port=_port(url)):
+        pass
+
+
+def test_two_simulators_share_nothing() -> None:
+    first, second = Simulator(), Simulator()
+    with serving(first) as one, serving(second) as other, httpx.Client(headers=KEY) as http:
+        run_id = http.post(f"{one}/v1/tasks/runs", json=NEVER).json()["run_id"]
+        elsewhere = http.get(f"{other}/v1/tasks/runs/{run_id}")
+
+    assert elsewhere.status_code == 404
+    assert (first.accepted_runs, second.accepted_runs) == (1, 0)
+
+
+def _port(url: str) -> int:
+    return int(url.rpartition(":")[2])
