@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,30 +104,30 @@ async def test_refused_connection_says_that_nothing_was_sent() -> None:
         assert VALUE not in text
 
 
-async def test_key_and_arguments_appear_in_no_log_even_at_debug(
-    upstream: Upstream, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_key_and_arguments_appear_in_no_log_even_at_debug(upstream: Upstream, tmp_path: Path) -> None:
     """A canary key and a canary argument, through successes and failures, in a real process that logs everything."""
     upstream.simulator.add_fault(Fault("POST", "/v1/extract", times=None, status=500, body=ERROR_BODY))
     upstream.simulator.add_fault(Fault("POST", "/v1/search", times=1, status=422, body=FASTAPI_BODY))
     server = stdio_server(upstream.url, KEY, {"PARALLEL_MCP_LOG_LEVEL": "debug"})
     texts: list[str] = []
-    async with Client(stdio_client(server)) as client:
-        for tool, arguments in [
-            ("search", {"objective": VALUE}),
-            ("search", {"objective": "grid storage"}),
-            ("extract", {"urls": [f"https://{VALUE}.example"]}),
-            ("create_task", {"input": VALUE, "unknown": VALUE}),
-            ("create_task", {"input": VALUE, "processor": VALUE}),
-            ("create_task", {"input": VALUE, "metadata": VALUE}),
-            ("watch_progress", {"id": f"{VALUE}/.."}),
-        ]:
-            result = await client.call_tool(tool, arguments)
-            texts.append(result.model_dump_json())
-    out, err = capfd.readouterr()
+    log = tmp_path / "stderr.txt"
+    with log.open("w") as stderr:
+        async with Client(stdio_client(server, stderr)) as client:
+            for tool, arguments in [
+                ("search", {"objective": VALUE}),
+                ("search", {"objective": "grid storage"}),
+                ("extract", {"urls": [f"https://{VALUE}.example"]}),
+                ("create_task", {"input": VALUE, "unknown": VALUE}),
+                ("create_task", {"input": VALUE, "processor": VALUE}),
+                ("create_task", {"input": VALUE, "metadata": VALUE}),
+                ("watch_progress", {"id": f"{VALUE}/.."}),
+            ]:
+                result = await client.call_tool(tool, arguments)
+                texts.append(result.model_dump_json())
+    logged = log.read_text()
 
-    assert "DEBUG" in err
-    for text in [*texts, out, err]:
+    assert "DEBUG" in logged
+    for text in [*texts, logged]:
         assert KEY not in text
         assert VALUE not in text
 

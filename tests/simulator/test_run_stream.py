@@ -22,7 +22,7 @@ def stats(events: list[Object]) -> list[Object]:
 
 
 async def test_stream_tells_the_run_from_its_first_state_to_its_output(api: Api) -> None:
-    run = await api.create(processor="pro", sim="latency=500 queue=300")
+    run = await api.create(processor="pro", sim="latency=2500 queue=2000")
 
     events = await api.run_events(run["run_id"])
 

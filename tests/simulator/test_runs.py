@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import datetime
 
 import anyio
 import httpx
@@ -191,5 +192,4 @@ async def test_duration_is_drawn_from_the_range_of_the_processor(processor: str,
 
 
 def seconds_of(stamp: str) -> float:
-    hours, minutes, seconds = stamp[11:-1].split(":")
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return datetime.fromisoformat(stamp).timestamp()

@@ -114,7 +114,7 @@ def test_large_output_arrives_whole(served: Served) -> None:
 async def test_silence_holds_back_what_happens_meanwhile() -> None:
     """The run is over long before the silence is; the stream says so only afterwards."""
     async with connected(speed=1000) as api:
-        run = await api.create(processor="lite", sim="latency=50 queue=50 silence=100")
+        run = await api.create(processor="lite", sim="latency=200 queue=200 silence=300")
         events = await api.run_events(run["run_id"])
         result = await api.get(f"/v1/tasks/runs/{run['run_id']}/result")
 
