@@ -1,17 +1,19 @@
 """Every setting: name, environment variable, unit, default. Built once, at start, and passed in from there."""
 
 import ipaddress
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from parallel_mcp.errors import SettingsError
 
 ENV_PREFIX = "PARALLEL_MCP_"
+# Settings of the API itself share the names that Parallel's own tools use.
+_OWN_NAMES = frozenset({"api_key", "api_key_file", "base_url"})
 DEFAULT_BASE_URL = "https://api.parallel.ai"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -19,32 +21,22 @@ SearchMode = Literal["turbo", "fast", "basic", "advanced"]
 AuthMode = Literal["caller", "local"]
 
 
-class Settings(BaseSettings):
-    """Settings from the environment; values passed as arguments (command-line flags) win."""
+class Settings(BaseModel):
+    """All settings; `load_settings` makes them from flags and the environment."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        frozen=True,
-        extra="ignore",
-        populate_by_name=True,
-        hide_input_in_errors=True,
-        env_ignore_empty=True,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     api_key: SecretStr | None = Field(
         default=None,
-        validation_alias="PARALLEL_API_KEY",
         description="Parallel API key, made at https://platform.parallel.ai. Without one the server starts, "
         "lists its tools, and each call says how to set it.",
     )
     api_key_file: Path | None = Field(
         default=None,
-        validation_alias="PARALLEL_API_KEY_FILE",
         description="File that holds the key, read once at start; used when PARALLEL_API_KEY is not set.",
     )
     base_url: str = Field(
         DEFAULT_BASE_URL,
-        validation_alias="PARALLEL_BASE_URL",
         description="Address of the API. Another host than the default must be https, unless it is loopback.",
     )
     default_processor: str = Field(
@@ -60,7 +52,7 @@ class Settings(BaseSettings):
     log_level: LogLevel = Field("warning", description="debug, info, warning or error. Logs go to stderr.")
     host: str = Field("127.0.0.1", description="Address that `serve --http` binds.")
     port: int = Field(8090, ge=0, le=65535, description="Port that `serve --http` binds.")
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    allowed_hosts: tuple[str, ...] = Field(
         (),
         description="Host names, comma-separated, under which `serve --http` may be reached. "
         "Needed for any bind other than loopback.",
@@ -114,14 +106,15 @@ def checked_key(text: str) -> SecretStr | None:
 
 
 def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
-    """Settings from `flags` (field name -> value; None means not given) over the environment.
+    """Settings from `flags` (field name -> value; None means not given), which win over environment variables.
 
     Raises:
         SettingsError: Naming each setting that does not fit; never its value.
     """
     given = {name: value for name, value in (flags or {}).items() if value is not None}
+    environment = {name: os.environ.get(env_name(name), "").strip() for name in Settings.model_fields}
     try:
-        settings = Settings(**given)
+        settings = Settings.model_validate({name: value for name, value in environment.items() if value} | given)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
         raise SettingsError("; ".join(_explain(problem["loc"], problem["msg"]) for problem in problems)) from None
@@ -132,8 +125,7 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
 
 def env_name(field: str) -> str:
     """The environment variable of a setting."""
-    alias = Settings.model_fields[field].validation_alias
-    return alias if isinstance(alias, str) else ENV_PREFIX + field.upper()
+    return f"PARALLEL_{field.upper()}" if field in _OWN_NAMES else f"{ENV_PREFIX}{field.upper()}"
 
 
 def is_loopback(host: str) -> bool:

@@ -21,19 +21,19 @@ def stats(events: list[Object]) -> list[Object]:
     return [event for event in events if event["type"] == STATS]
 
 
-async def test_stream_tells_the_run_from_its_first_state_to_its_output(api: Api) -> None:
-    run = await api.create(processor="pro", sim="latency=2500 queue=2000")
+async def test_stream_tells_the_run_from_its_first_state_to_its_output() -> None:
+    async with connected(speed=2000) as api:
+        run = await api.create(processor="pro", sim="latency=500 queue=400")
+        events = await api.run_events(run["run_id"])
+        result = await api.get(f"/v1/tasks/runs/{run['run_id']}/result")
 
-    events = await api.run_events(run["run_id"])
-
-    assert [event["type"] for event in events if event["type"] == STATE] == [STATE, STATE]
-    assert events[0]["type"] == events[-1]["type"] == STATE
-    assert (events[0]["run"]["status"], events[0]["output"]) == ("queued", None)
-    assert (events[-1]["run"]["status"], events[-1]["run"]["is_active"]) == ("completed", False)
-    result = await api.get(f"/v1/tasks/runs/{run['run_id']}/result")
-    assert events[-1]["output"] == result["output"]
-    assert {event["event_id"] for event in (events[0], events[-1])} == {None}
-    assert {event["input"] for event in (events[0], events[-1])} == {None}
+    first, *between, last = events
+    assert (first["type"], last["type"]) == (STATE, STATE)
+    assert STATE not in [event["type"] for event in between]
+    assert (first["run"]["status"], first["output"]) == ("queued", None)
+    assert (last["run"]["status"], last["run"]["is_active"]) == ("completed", False)
+    assert last["output"] == result["output"]
+    assert [first["event_id"], last["event_id"], first["input"], last["input"]] == [None] * 4
 
 
 async def test_wire_format_is_event_and_data_lines_only(api: Api) -> None:
