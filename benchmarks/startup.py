@@ -28,7 +28,7 @@ for number in range({len(TOOLS)}):
 server.run()
 """
 
-_META = {
+_META: dict[str, object] = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientCapabilities": {},
 }

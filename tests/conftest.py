@@ -1,3 +1,4 @@
+import os
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 
@@ -27,12 +28,11 @@ def anyio_backend() -> str:
 
 @pytest.fixture(autouse=True)
 def no_settings_of_the_developer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key or address in the developer's environment must not reach a test."""
-    import os
-
+    """Neither a key nor an address in the developer's environment, nor their ledger, must reach a test."""
     for name in list(os.environ):
         if name.startswith("PARALLEL_") and name != "PARALLEL_OPENAPI":
             monkeypatch.delenv(name)
+    monkeypatch.setenv("PARALLEL_MCP_LEDGER", "memory")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ async def connected(
     **settings: Any,
 ) -> AsyncGenerator[Client]:
     """A client of a new server that uses the API at `base_url`."""
-    flags = {"base_url": base_url, **settings}
+    flags = {"base_url": base_url, "ledger": "memory", **settings}
     match transport:
         case "memory":
             server = build_server(load_settings({**flags, "api_key": key or None}), timeouts=timeouts)
@@ -55,7 +55,12 @@ async def connected(
 
 def stdio_server(base_url: str, key: str, environment: Mapping[str, str] | None = None) -> StdioServerParameters:
     """How an MCP client starts the server."""
-    given = {"PARALLEL_BASE_URL": base_url, **({"PARALLEL_API_KEY": key} if key else {}), **(environment or {})}
+    given = {
+        "PARALLEL_BASE_URL": base_url,
+        "PARALLEL_MCP_LEDGER": "memory",
+        **({"PARALLEL_API_KEY": key} if key else {}),
+        **(environment or {}),
+    }
     return StdioServerParameters(command=sys.executable, args=["-W", "error", "-m", "parallel_mcp"], env=given)
 
 

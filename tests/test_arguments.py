@@ -82,6 +82,24 @@ async def test_null_counts_as_absent(client: Client) -> None:
     assert structured(await client.call_tool("watch_progress", {"id": run_id, "cursor": None, "timeout_s": None}))
 
 
+async def test_empty_text_counts_as_absent_where_no_text_is_meant(client: Client) -> None:
+    """Some models fill what they do not use with empty texts."""
+    assert await create(client, processor="", output_schema="", include_domains="", metadata="", after_date="")
+
+
+@pytest.mark.parametrize("fields", ['{"a": "\\ud800"}', '{"a": NaN}'])
+async def test_what_cannot_be_sent_is_refused_before_a_price_is_reserved(
+    upstream: Upstream, client: Client, fields: str
+) -> None:
+    """It would fail in the middle of the create and leave a purchase that never was."""
+    text = await failure(client, "create_task", {"input_fields": fields})
+    spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+
+    assert "cannot be sent" in text
+    assert spent == 0
+    assert upstream.simulator.requests == []
+
+
 async def test_containers_are_accepted_as_json_text(upstream: Upstream, client: Client) -> None:
     """Many models send objects and arrays as strings."""
     await client.call_tool("search", {"search_queries": json.dumps(["grid storage", "battery cost"])})
@@ -138,4 +156,4 @@ async def test_argument_that_does_not_fit_is_named_with_what_is_accepted(
 
 async def test_unknown_tool_is_answered_with_the_known_ones(client: Client) -> None:
     """Models mix up servers."""
-    assert "create_task, get_status" in await failure(client, "deep_research", {})
+    assert "create_task, run_task, get_status" in await failure(client, "deep_research", {})

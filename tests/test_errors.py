@@ -9,10 +9,10 @@ import pytest
 from mcp import Client
 from mcp.client.stdio import stdio_client
 
-from parallel_mcp.errors import ResearchError
+from parallel_mcp.errors import ResearchError, UpstreamError
 from parallel_mcp.simulator import Fault
 from tests.conftest import Upstream
-from tests.connecting import KEY, connected, failure, stdio_server
+from tests.connecting import KEY, connected, failure, stdio_server, structured, text_of
 from tests.faults import refused_url
 
 VALUE = "canary-argument-5ca1ab1e"
@@ -138,7 +138,38 @@ def test_every_error_says_whether_to_retry_and_what_to_do_next() -> None:
     def classes(base: type[ResearchError]) -> list[type[ResearchError]]:
         return [base, *(found for child in base.__subclasses__() for found in classes(child))]
 
-    found = classes(ResearchError)
+    found = classes(ResearchError)[1:]
     codes = [kind.code for kind in found]
     assert len(set(codes)) == len(codes), "two classes share a code"
-    assert all(kind.retry_advice and kind.next_step for kind in found)
+    for kind in found:
+        assert "next_step" in vars(kind) or kind is UpstreamError, f"{kind.__name__} gives no advice of its own"
+        assert kind.retry_advice
+
+
+HALF = "\\ud83d"  # an emoji cut in two, as web pages have them
+
+
+async def test_half_characters_from_the_api_break_neither_errors_nor_results_nor_progress(upstream: Upstream) -> None:
+    """They cannot be written as UTF-8: one of them in an answer would otherwise end the server."""
+    body = f'{{"type": "error", "error": {{"ref_id": "r", "message": "cut {HALF} here"}}}}'
+    page = f'{{"url": "https://a.example", "excerpts": ["{HALF}", null]}}'
+    found = f'{{"search_id": "s", "session_id": "t", "results": [{page}]}}'
+    upstream.simulator.add_fault(Fault("POST", "/v1/search", status=422, body=body))
+    upstream.simulator.add_fault(Fault("POST", "/v1/search", status=200, body=found))
+    async with Client(stdio_client(stdio_server(upstream.url, KEY))) as client:
+        refused = await client.call_tool("search", {"objective": "x"})
+        answered = structured(await client.call_tool("search", {"objective": "x"}))
+
+    assert "cut" in text_of(refused)
+    assert answered["untrusted"]["results"][0]["excerpts"] == ["\ufffd"]
+
+
+async def test_lost_create_names_the_upstream_message_and_reference(upstream: Upstream) -> None:
+    """With them the user can ask Parallel what became of it."""
+    upstream.simulator.add_fault(Fault("POST", "/v1/tasks/runs", status=500, body=ERROR_BODY))
+    async with connected("memory", upstream.url) as client:
+        text = await failure(client, "create_task", {"input": "x"})
+
+    assert "outcome_unknown" in text
+    assert MESSAGE in text
+    assert REFERENCE in text

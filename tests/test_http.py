@@ -51,7 +51,7 @@ def test_request_with_a_key_is_answered(address: str) -> None:
     for header in ({"x-api-key": KEY}, {"Authorization": f"Bearer {KEY}"}):
         answer = post(address, header)
         assert answer.status_code == 200
-        assert len(answer.json()["result"]["tools"]) == 6
+        assert len(answer.json()["result"]["tools"]) == 7
 
 
 @pytest.mark.parametrize(
@@ -92,6 +92,15 @@ def test_wrong_host_or_origin_is_refused(address: str, headers: dict[str, str], 
 def test_large_body_is_refused(address: str) -> None:
     """Nothing that the API accepts is longer."""
     assert post(address, {"x-api-key": KEY}, body=b"x" * ((256 << 10) + 1)).status_code == 413
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "PUT"])
+def test_only_post_reaches_mcp(address: str, method: str) -> None:
+    """There are no sessions to listen to or to end, and an open GET would hold a connection for nothing."""
+    answer = httpx.request(method, f"{address}/mcp", headers={"x-api-key": KEY, "accept": ACCEPT})
+
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
 
 
 def test_health_needs_no_key(address: str) -> None:
@@ -199,7 +208,7 @@ def test_stopped_server_finishes_the_call_on_its_way_and_exits_cleanly(
 ) -> None:
     """A rolling restart must not cut answers."""
     command = [sys.executable, "-W", "error", "-m", "parallel_mcp", "serve", "--http", "--port", "0"]
-    environment = {"PARALLEL_BASE_URL": upstream.url}
+    environment = {"PARALLEL_BASE_URL": upstream.url, "PARALLEL_MCP_LEDGER": "memory"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         try:
             stderr = cast("IO[str]", process.stderr)

@@ -3,18 +3,15 @@
 import itertools
 import string
 
-import anyio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from parallel_mcp.ledger import Intent, LimitReached, Limits, New
-from parallel_mcp.ledger.memory import MemoryLedger
 from parallel_mcp.render.budget import shared_out
 from parallel_mcp.render.pages import MAX_PAGE_CHARS, MIN_PAGE_CHARS, page_of
 from parallel_mcp.render.untrusted import MARK, clean, marked, one_line
 from parallel_mcp.tasks.progress import RisingPercent
-from parallel_mcp.tasks.trace import Message, Trace, read_cursor
+from parallel_mcp.tasks.trace import Message, Replay, Trace, read_cursor
 
 meters = st.lists(st.none() | st.floats(allow_nan=False), max_size=200)
 texts = st.text(max_size=200)
@@ -51,7 +48,7 @@ def test_replays_give_each_message_once_and_in_order(trace: list[Message], data:
     cuts = data.draw(st.lists(st.integers(0, len(trace)), max_size=5))
 
     for cut in [*cuts, len(trace)]:
-        replay = known.replay()
+        replay = Replay(known)
         for message in trace[:cut]:
             replay.add(message)
 
@@ -117,6 +114,9 @@ def test_budget_is_kept_and_used(pages: list[list[str]], budget: int) -> None:
     assert total <= budget
     if wanted <= budget:
         assert shares == pages
+    else:  # what rounding, and the blanks before a cut, may lose
+        blanks = sum(char.isspace() for page in pages for text in page for char in text)
+        assert total >= budget - 2 * len(pages) - blanks
     for page, share in zip(pages, shares, strict=True):
         for text, kept in zip(page, share, strict=False):
             assert text.startswith(kept.removesuffix("…").rstrip()) or not kept
@@ -160,52 +160,10 @@ def test_one_line_shows_what_a_person_would_see(hostile: str, shown: str) -> Non
     assert one_line(hostile) == shown
 
 
-@given(st.lists(st.floats(0.001, 3), max_size=40), st.floats(0.5, 10))
-def test_budget_is_never_exceeded_by_creates_that_come_at_once(prices: list[float], limit: float) -> None:
-    """Reserving is part of the same step as checking."""
-    granted: list[float] = []
-
-    async def create_all() -> None:
-        ledger = MemoryLedger()
-
-        async def create(number: int, price: float) -> None:
-            intent = Intent("owner", f"fingerprint {number}", "", "core", price, "")
-            if isinstance(await ledger.begin(intent, Limits(limit, 0)), New):
-                granted.append(price)
-
-        async with anyio.create_task_group() as creating:
-            for number, price in enumerate(prices):
-                creating.start_soon(create, number, price)
-
-    anyio.run(create_all)
-
-    assert sum(granted) <= limit + 1e-6
-
-
-async def test_budget_frees_an_hour_later_and_not_when_the_clock_of_the_machine_jumps() -> None:
-    """Ages are measured on a monotonic clock."""
-    now = 1_000.0
-    ledger = MemoryLedger(clock=lambda: now)
-    limits = Limits(usd_per_hour=1.0, usd_per_day=0)
-
-    async def begin(number: int) -> object:
-        return await ledger.begin(Intent("owner", str(number), "", "ultra", 0.3, ""), limits)
-
-    granted = [isinstance(await begin(number), New) for number in range(5)]
-    refused = await begin(6)
-    now += 3_601
-    later = await begin(7)
-
-    assert granted == [True, True, True, False, False]
-    assert isinstance(refused, LimitReached)
-    assert refused.frees_in_s == pytest.approx(3_600)
-    assert isinstance(later, New)
-
-
 def filled(trace: list[Message]) -> Trace:
     """A trace that has read one connection."""
     known = Trace()
-    replay = known.replay()
+    replay = Replay(known)
     for message in trace:
         replay.add(message)
     return known

@@ -21,6 +21,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "search": {"objective": "x"},
     "extract": {"urls": ["https://a.example"]},
     "create_task": {"input": "x"},
+    "run_task": {"input": "x"},
     "get_status": {},
     "get_result": {"id": "trun_1"},
     "watch_progress": {"id": "trun_1"},

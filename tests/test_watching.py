@@ -9,6 +9,7 @@ from mcp import Client
 from parallel_mcp.simulator import Fault
 from tests.conftest import Upstream
 from tests.connecting import connected, create, failure, structured, text_of
+from tests.faults import ScriptedFault, faulty, stall
 
 EVENTS = r"/v1/tasks/runs/[^/]+/events"
 
@@ -89,10 +90,14 @@ async def test_wrong_cursor_counts_as_none_and_is_remarked(client: Client) -> No
     whole = structured(await client.call_tool("watch_progress", {"id": run_id}))
     foreign = structured(await client.call_tool("watch_progress", {"id": other}))["cursor"]
 
-    for cursor in ("nonsense", "../x", foreign):
+    longer = await create(client, "latency=30 messages=9", input="What are the rules for heat pumps?")
+    beyond = structured(await client.call_tool("watch_progress", {"id": longer}))["cursor"]
+
+    for cursor in ("nonsense", "../x", "x" * 5_000, foreign, beyond):
         watched = structured(await client.call_tool("watch_progress", {"id": run_id, "cursor": cursor}))
         assert watched["untrusted_messages"] == whole["untrusted_messages"]
         assert "does not belong" in watched["remark"]
+        assert len(watched["cursor"]) <= 200
 
 
 BROKEN_STREAMS = [
@@ -209,8 +214,50 @@ async def test_run_that_ends_while_the_stream_cannot_be_opened_is_found_by_its_s
 async def test_leaving_a_watch_closes_the_stream_and_leaves_the_run_alone(upstream: Upstream) -> None:
     """There is no cancel upstream; the paid work goes on and its result can be fetched later."""
     async with connected("memory", upstream.url) as client:
-        run_id = await create(client, "latency=90 messages=5")
-        await client.call_tool("watch_progress", {"id": run_id, "timeout_s": 0.5})
+        run_id = await create(client, "latency=120 messages=5")
+        with faulty(upstream.url) as proxy:
+            async with connected("memory", proxy.url) as watcher:
+                await watcher.call_tool("watch_progress", {"id": run_id, "timeout_s": 1})
+                assert any(request.path.endswith("/events") for request in proxy.requests)
+                # A connection for calls may be kept alive; the stream's must be gone.
+                await proxy.wait_for(lambda: proxy.open_connections <= 1, timeout_s=3)
         result = structured(await client.call_tool("get_result", {"id": run_id, "wait_s": 20}))
 
     assert result["status"] == "completed"
+
+
+async def test_wait_for_a_result_that_cannot_be_read_ends_in_time(upstream: Upstream) -> None:
+    """The bound holds for the whole call, not only for its waiting part."""
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(method="GET", path=".*/result", fault=stall(), times=None))
+        async with connected("memory", proxy.url) as client:
+            run_id = await create(client, "latency=6")
+            started = time.monotonic()
+            result = structured(await client.call_tool("get_result", {"id": run_id, "wait_s": 2}))
+
+    assert time.monotonic() - started < 3
+    assert result["status"] == "completed"
+    assert result["next"] == f'get_result(id="{run_id}")'
+
+
+async def test_bound_holds_in_a_process_that_has_yet_to_open_its_first_connection(upstream: Upstream) -> None:
+    """Every conversation starts a new one."""
+    async with connected("memory", upstream.url) as client:
+        run_id = await create(client, "never")
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(path=".*", fault=stall(), times=None))
+        for timeout_s in (0, 1):
+            async with connected("stdio", proxy.url) as client:
+                await client.list_tools()
+                started = time.monotonic()
+                await failure(client, "watch_progress", {"id": run_id, "timeout_s": timeout_s})
+                assert time.monotonic() - started < timeout_s + 1.5  # half a second for a busy machine
+
+
+async def test_copied_next_call_keeps_the_wait_that_the_caller_chose(client: Client) -> None:
+    """A caller with a short clock must not be sent into a long wait."""
+    run_id = await create(client, "never")
+
+    state = structured(await client.call_tool("watch_progress", {"id": run_id, "timeout_s": 0.5}))
+
+    assert "timeout_s=0.5" in state["next"]

@@ -6,6 +6,7 @@ ResearchError
 ├── IdempotencyConflict     use another idempotency key
 ├── OutcomeUnknown          check before creating again
 ├── OverBudget              ask the user
+├── LedgerUnavailable       have the ledger repaired, or choose one in memory
 ├── RunFailed               the run itself ended without a result
 └── UpstreamError           the Parallel API said no, or said nothing usable
     ├── InvalidKey              401
@@ -20,7 +21,7 @@ ResearchError
     └── UpstreamUnreadable      an answer that is not what the API documents
 
 Classes differ by what to do next; `render.errors` turns one into the text of a tool error. Text that somebody else
-wrote is kept apart in `UpstreamError.quote`, so that it can be marked as such.
+wrote is kept apart in `quote`, so that it can be marked as such.
 """
 
 from typing import ClassVar
@@ -34,6 +35,12 @@ class ResearchError(Exception):
     code: ClassVar[str] = "error"
     retry_advice: ClassVar[str] = "Retrying will not help."
     next_step: ClassVar[str] = "Report this to the user."
+
+    def __init__(self, what: str, *, quote: str = "", ref_id: str = "") -> None:
+        """`quote` is somebody else's text, such as the upstream's own message: cleaned and marked before display."""
+        super().__init__(what)
+        self.quote = quote
+        self.ref_id = ref_id
 
     @property
     def retry(self) -> str:
@@ -69,8 +76,8 @@ class OutcomeUnknown(ResearchError):
     code = "outcome_unknown"
     retry_advice = "Do not repeat the call blindly: if the run was created, a repeat creates and bills a second one."
     next_step = (
-        f"Tell the user. The run, if there is one, is listed at {PLATFORM_URL}; create it again, "
-        "with force_new=true, only when the user has checked or accepts paying twice."
+        f"Tell the user. The run, if there is one, is listed at {PLATFORM_URL}; create it again, with force_new=true "
+        "or a new idempotency_key, only when the user has checked or accepts paying twice."
     )
 
 
@@ -81,17 +88,25 @@ class OverBudget(ResearchError):
     next_step = "Do not try again with the same processor. Ask the user, or choose a cheaper processor."
 
 
+class LedgerUnavailable(ResearchError):
+    """The ledger cannot be opened or reached: what was created before is not known, so nothing may be created."""
+
+    code = "ledger_unavailable"
+    retry_advice = (
+        "Nothing was sent. Retrying helps only once the ledger can be used again; reading runs works meanwhile."
+    )
+    next_step = (
+        "Tell the user to repair what PARALLEL_MCP_LEDGER names, or to set PARALLEL_MCP_LEDGER=memory, "
+        "which forgets runs and spending when the server ends."
+    )
+
+
 class RunFailed(ResearchError):
     """The run ended without a result. The quote is the run's own error message."""
 
     code = "run_failed"
     retry_advice = "Asking again will not change the outcome of this run."
     next_step = "Tell the user why it failed. A new run with a clearer or smaller task may succeed; it costs again."
-
-    def __init__(self, what: str, *, quote: str = "", ref_id: str = "") -> None:
-        super().__init__(what)
-        self.quote = quote
-        self.ref_id = ref_id
 
 
 class UpstreamError(ResearchError):
@@ -108,11 +123,8 @@ class UpstreamError(ResearchError):
         ref_id: str = "",
         retry_after_s: float | None = None,
     ) -> None:
-        """`quote` is the upstream's own message: somebody else's text, to be cleaned and marked before display."""
-        super().__init__(what)
+        super().__init__(what, quote=quote, ref_id=ref_id)
         self.status = status
-        self.quote = quote
-        self.ref_id = ref_id
         self.retry_after_s = retry_after_s
 
 
@@ -182,7 +194,7 @@ class UpstreamUnavailable(UpstreamError):
     """No usable answer: a server error, a broken connection, or no answer in time."""
 
     code = "upstream_unavailable"
-    retry_advice = "The same call may succeed in a minute; it was already retried."
+    retry_advice = "The same call may succeed in a minute."
     next_step = "Call again once or twice; if it keeps failing, tell the user."
 
 

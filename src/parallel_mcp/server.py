@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,9 +18,10 @@ from mcp.types import CallToolResult, InputRequiredResult, TextContent
 
 from parallel_mcp import __version__
 from parallel_mcp.errors import ResearchError, SettingsError
-from parallel_mcp.ledger.memory import MemoryLedger
+from parallel_mcp.ledger.choice import chosen_ledger
 from parallel_mcp.render.errors import error_text
 from parallel_mcp.settings import Settings, env_name
+from parallel_mcp.tasks.creating import creating
 from parallel_mcp.tasks.processors import processor_named
 from parallel_mcp.tools import TOOLS
 from parallel_mcp.tools.call import App
@@ -74,12 +76,15 @@ def build_server(settings: Settings, *, timeouts: "Timeouts | None" = None) -> P
 
     @asynccontextmanager
     async def lifespan(_: MCPServer[App]) -> AsyncGenerator[App]:
-        app = App(settings, MemoryLedger(), timeouts)
+        app: App | None = None
         try:
-            yield app
-        finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(2):
-                await app.aclose()
+            async with creating(partial(chosen_ledger, settings), settings) as creator:
+                app = App(settings, creator, timeouts)
+                yield app
+        finally:  # after the last create, which needs its connection
+            if app is not None:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+                    await app.aclose()
 
     return ParallelServer(
         name="parallel-mcp",

@@ -18,6 +18,7 @@ DEFAULT_BASE_URL = "https://api.parallel.ai"
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 SearchMode = Literal["turbo", "fast", "basic", "advanced"]
+SafeCreate = Literal["plain", "group"]
 AuthMode = Literal["caller", "local"]
 
 
@@ -36,29 +37,45 @@ class Settings(BaseModel):
         description="File that holds the key, read once at start; used when PARALLEL_API_KEY is not set.",
     )
     base_url: str = Field(
-        DEFAULT_BASE_URL,
+        default=DEFAULT_BASE_URL,
         description="Address of the API. Another host than the default must be https, unless it is loopback.",
     )
     default_processor: str = Field(
-        "core-fast", description="Processor of a task that names none. Price and depth rise from `lite` to `ultra8x`."
+        default="core-fast",
+        description="Processor of a task that names none. Price and depth rise from `lite` to `ultra8x`.",
     )
-    search_mode: SearchMode = Field("basic", description="Search mode: turbo, fast, basic or advanced.")
+    search_mode: SearchMode = Field(default="basic", description="Search mode: turbo, fast, basic or advanced.")
     max_wait_s: float | None = Field(
         default=None, gt=0, description="Longest wait of one call in seconds, below the 45 s most clients allow."
     )
-    max_usd_per_call: float = Field(1.00, ge=0, description="Most one creating call may cost, in dollars; 0 = off.")
-    max_usd_per_hour: float = Field(10.0, ge=0, description="Most all creates of an hour may cost; 0 = off.")
-    max_usd_per_day: float = Field(50.0, ge=0, description="Most all creates of a day may cost; 0 = off.")
-    log_level: LogLevel = Field("warning", description="debug, info, warning or error. Logs go to stderr.")
-    host: str = Field("127.0.0.1", description="Address that `serve --http` binds.")
-    port: int = Field(8090, ge=0, le=65535, description="Port that `serve --http` binds.")
+    max_usd_per_call: float = Field(
+        default=1.00, ge=0, description="Most one creating call may cost, in dollars; 0 = off."
+    )
+    max_usd_per_hour: float = Field(default=10.0, ge=0, description="Most all creates of an hour may cost; 0 = off.")
+    max_usd_per_day: float = Field(default=50.0, ge=0, description="Most all creates of a day may cost; 0 = off.")
+    max_active_runs: int = Field(default=50, ge=0, description="Most runs that may be active at once; 0 = off.")
+    safe_create: SafeCreate = Field(
+        default="plain",
+        description="`group` puts each run into a task group of its own, whose id is known before, so that a lost "
+        "answer can be read back. Not yet confirmed against the live API.",
+    )
+    ledger: str = Field(
+        default="",
+        repr=False,
+        description="Where creates and spending are remembered: a file, `memory`, or `redis://…` for several "
+        "machines. Left out: a file in the user's data directory.",
+    )
+    ledger_titles: bool = Field(default=True, description="Keep the first 120 characters of each task in the ledger.")
+    log_level: LogLevel = Field(default="warning", description="debug, info, warning or error. Logs go to stderr.")
+    host: str = Field(default="127.0.0.1", description="Address that `serve --http` binds.")
+    port: int = Field(default=8090, ge=0, le=65535, description="Port that `serve --http` binds.")
     allowed_hosts: tuple[str, ...] = Field(
-        (),
+        default=(),
         description="Host names, comma-separated, under which `serve --http` may be reached. "
         "Needed for any bind other than loopback.",
     )
     auth: AuthMode = Field(
-        "caller",
+        default="caller",
         description="`caller`: each HTTP request brings its own Parallel key (x-api-key or Authorization: Bearer). "
         "`local`: a loopback server for one person uses its own key for requests without one.",
     )

@@ -111,6 +111,21 @@ def slow(size: int = 1, interval_s: float = 0.05, *, head: bool = False) -> Faul
     return fault
 
 
+def late(seconds: float) -> Fault:
+    """Forwarded; the true answer, `seconds` after it came."""
+
+    async def fault(exchange: Exchange) -> Ending:
+        async with exchange.forward() as answer, aclosing(answer.wire()) as wire:
+            first = await anext(wire)
+            await asyncio.sleep(seconds)
+            await exchange.send(first)
+            async for data in wire:
+                await exchange.send(data)
+            return answer.ending
+
+    return fault
+
+
 def chop(sizes: Sequence[int] = (1,), *, seed: int | None = None) -> Fault:
     """Forwarded live, the body in pieces of these sizes over and over, or of random sizes from `seed`.
 

@@ -62,6 +62,11 @@ class FaultyProxy:
         with self._changed:
             self._script += [_Armed(fault) for fault in faults]
 
+    def clear(self) -> None:
+        """Take back all faults that have not struck."""
+        with self._changed:
+            self._script.clear()
+
     @property
     def requests(self) -> list[ProxiedRequest]:
         """Every request that arrived whole so far, in order of arrival."""

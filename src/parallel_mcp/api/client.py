@@ -10,6 +10,7 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from parallel_mcp.api.connections import Connections, Request
 from parallel_mcp.api.event_stream import read_events
 from parallel_mcp.api.failures import still_active
+from parallel_mcp.api.foreign_json import parsed
 from parallel_mcp.api.models import (
     AddedRuns,
     Event,
@@ -24,7 +25,7 @@ from parallel_mcp.api.models import (
     TaskRunResult,
     TaskSpec,
 )
-from parallel_mcp.api.retry import CREATE_DEADLINE_S, READ_DEADLINE_S, retry_create, retry_read, with_retries
+from parallel_mcp.api.retry import retry_create, retry_read, with_retries
 from parallel_mcp.errors import (
     InvalidKey,
     NotFound,
@@ -127,7 +128,7 @@ class ParallelApi:
                     raise still_active(error) from None
                 raise
 
-        body = await with_retries(send, may_retry=retry_read, deadline_s=READ_DEADLINE_S)
+        body = await with_retries(send, may_retry=retry_read)
         return _parsed(body, TaskRunResult)
 
     @asynccontextmanager
@@ -243,7 +244,7 @@ class ParallelApi:
     # ---- sending
 
     async def _read(self, request: Request, model: type[_Model]) -> _Model:
-        body = await with_retries(self._sending(request), may_retry=retry_read, deadline_s=READ_DEADLINE_S)
+        body = await with_retries(self._sending(request), may_retry=retry_read)
         return _parsed(body, model)
 
     async def _create(
@@ -257,12 +258,14 @@ class ParallelApi:
     ) -> _Model:
         request = Request("POST", path, self._timeouts.create_s, pool="creates", json=body, query=query, betas=betas)
         try:
-            answer = await with_retries(self._sending(request), may_retry=retry_create, deadline_s=CREATE_DEADLINE_S)
+            answer = await with_retries(self._sending(request), may_retry=retry_create)
             return _parsed(answer, model)
         except UpstreamError as error:
             if _surely_not_created(error):
                 raise
-            raise OutcomeUnknown(f"The create was sent, but its outcome is unknown. {error}") from error
+            raise OutcomeUnknown(
+                f"The create was sent, but its outcome is unknown. {error}", quote=error.quote, ref_id=error.ref_id
+            ) from error
 
     def _sending(self, request: Request) -> Callable[[], Awaitable[bytes]]:
         async def send() -> bytes:
@@ -293,7 +296,9 @@ def _group_path(group_id: str) -> str:
 
 def _parsed(body: bytes, model: type[_Model]) -> _Model:
     try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        what = "is not JSON" if error.errors(include_input=False)[0]["type"] == "json_invalid" else "has another shape"
-        raise UpstreamUnreadable(f"The answer of the Parallel API {what} than documented ({model.__name__})") from None
+        return model.model_validate(parsed(body))
+    except ValidationError:
+        what = f"has another shape than the documented {model.__name__}"
+    except ValueError:
+        what = "is not JSON"
+    raise UpstreamUnreadable(f"The answer of the Parallel API {what}")

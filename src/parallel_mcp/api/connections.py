@@ -33,8 +33,8 @@ class Timeouts:
     read_s: float = 15.0
     search_s: float = 20.0
     extract_s: float = 50.0
-    create_s: float = 45.0
-    result_s: float = 30.0
+    create_s: float = 30.0
+    result_s: float = 15.0
 
 
 @dataclass(frozen=True)

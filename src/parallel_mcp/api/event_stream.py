@@ -1,6 +1,5 @@
 """Server-sent events of the API -> typed events. Junk between good events is skipped, never fatal."""
 
-import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -11,6 +10,7 @@ from httpx_sse import EventSource
 from pydantic import ValidationError
 
 from parallel_mcp.api.failures import connection_failures
+from parallel_mcp.api.foreign_json import parsed
 from parallel_mcp.api.models import Event, UnknownEvent, event_model
 from parallel_mcp.errors import UpstreamUnreadable
 
@@ -44,11 +44,11 @@ async def read_events(response: httpx.Response) -> AsyncGenerator[Event]:
 
 def _parse(data: str) -> Event | None:
     try:
-        content: Any = json.loads(data)
+        content = parsed(data)
         kind = cast("dict[str, Any]", content).get("type") if isinstance(content, dict) else None
         model = event_model(kind) if isinstance(kind, str) else UnknownEvent
         return model.model_validate(content)
-    except (ValueError, RecursionError) as error:  # pydantic's ValidationError is a ValueError
+    except ValueError as error:  # pydantic's ValidationError is a ValueError
         reason = f"{error.error_count()} fields do not fit" if isinstance(error, ValidationError) else "not JSON"
         logger.warning("Skipped an event of %d characters: %s", len(data), reason)
         return None

@@ -1,6 +1,5 @@
 """An answer or an exception of the HTTP layer -> one of our errors. The only place that does so."""
 
-import json
 import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from typing import Any, cast
 
 import httpx
 
+from parallel_mcp.api.foreign_json import parsed
 from parallel_mcp.api.retry import retry_after_s
 from parallel_mcp.errors import (
     InvalidKey,
@@ -81,8 +81,8 @@ def _by_class(status: int) -> tuple[type[UpstreamError], str]:
 def _message_of(body: bytes) -> tuple[str, str]:
     """Message and reference id of an error body in either documented form, or of an HTML page of a gateway."""
     try:
-        data: Any = json.loads(body)
-    except (ValueError, RecursionError):
+        data = parsed(body)
+    except ValueError:
         return _text_of_page(body), ""
     if not isinstance(data, dict):
         return "", ""

@@ -4,9 +4,9 @@ Requests are strict about what we send. Answers are read leniently: unknown fiel
 null counts as absent, and only what a caller cannot do without (an id) is required.
 """
 
-import json
+import re
 from contextlib import suppress
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,8 @@ from pydantic import (
     model_validator,
 )
 
+from parallel_mcp.api.foreign_json import parsed
+
 ACTIVE_STATUSES = frozenset({"queued", "running", "cancelling"})
 FINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
 
@@ -27,7 +29,21 @@ def _or_empty(empty: Any) -> BeforeValidator:
     return BeforeValidator(lambda value: empty if value is None else value)
 
 
+def _word(value: Any) -> Any:
+    """A name that the API made up, such as a status: short and plain, or `unknown`."""
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.-]{0,64}", value) else "unknown"
+
+
+def _texts(value: Any) -> Any:
+    """A list of texts; what is no text in it is left out."""
+    if value is None:
+        return []
+    return [item for item in cast("list[Any]", value) if isinstance(item, str)] if isinstance(value, list) else value
+
+
 Text = Annotated[str, _or_empty("")]
+Word = Annotated[str, BeforeValidator(_word)]
+Handle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 Count = Annotated[int, _or_empty(0)]
 
 
@@ -132,13 +148,13 @@ class ApiWarning(_Answer):
 
 
 Warnings = Annotated[list[ApiWarning], _or_empty([])]
-Excerpts = Annotated[list[str], _or_empty([])]
+Excerpts = Annotated[list[str], BeforeValidator(_texts)]
 
 
 class SearchResult(_Answer):
     """One page, the most relevant first."""
 
-    url: str
+    url: Text = ""
     title: Text = ""
     publish_date: Text = ""
     excerpts: Excerpts = []
@@ -162,7 +178,7 @@ class ExtractResult(SearchResult):
 class ExtractFailure(_Answer):
     """A page that could not be read."""
 
-    url: str
+    url: Text = ""
     error_type: Text = ""
     http_status_code: int | None = None
     content: Text = ""
@@ -191,11 +207,11 @@ class RunError(_Answer):
 class TaskRun(_Answer):
     """The state of a run, without its output."""
 
-    run_id: str = Field(min_length=1)
+    run_id: Handle
     interaction_id: Text = ""
-    status: Text = "unknown"
+    status: Word = "unknown"
     is_active: bool = True
-    processor: Text = ""
+    processor: Word = ""
     warnings: Warnings = []
     error: RunError | None = None
     metadata: Annotated[dict[str, JsonValue], _or_empty({})] = {}
@@ -228,9 +244,9 @@ class SubmittedInput(_Answer):
 
 
 class Citation(_Answer):
-    """A source of a field."""
+    """A source of a field; one without an address is of no use."""
 
-    url: str
+    url: Text = ""
     title: Text = ""
     excerpts: Excerpts = []
 
@@ -257,7 +273,7 @@ class TaskOutput(_Answer):
         # One documented sample shows the content of a JSON output as a string.
         if info.data.get("type") == "json" and isinstance(value, str):
             with suppress(ValueError):
-                return json.loads(value)
+                return parsed(value)
         return value
 
 
@@ -275,7 +291,7 @@ class TaskGroupStatus(_Answer):
     """Counts of a group's runs; statuses without runs are missing. An empty group is not active."""
 
     num_task_runs: Count = 0
-    task_run_status_counts: Annotated[dict[str, int], _or_empty({})] = {}
+    task_run_status_counts: Annotated[dict[Word, int], _or_empty({})] = {}
     is_active: Annotated[bool, _or_empty(False)] = False
     status_message: Text = ""
 
@@ -283,7 +299,7 @@ class TaskGroupStatus(_Answer):
 class TaskGroup(_Answer):
     """A group of runs."""
 
-    taskgroup_id: str = Field(min_length=1)
+    taskgroup_id: Handle
     status: TaskGroupStatus
     metadata: Annotated[dict[str, JsonValue], _or_empty({})] = {}
     created_at: Text = ""
@@ -292,7 +308,7 @@ class TaskGroup(_Answer):
 class AddedRuns(_Answer):
     """Answer of adding runs to a group; ids are in the order of the inputs."""
 
-    run_ids: list[str]
+    run_ids: list[Handle]
     status: TaskGroupStatus = TaskGroupStatus()
     run_cursor: Text = ""
     event_cursor: Text = ""

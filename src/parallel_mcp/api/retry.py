@@ -20,8 +20,7 @@ MAX_RETRY_AFTER_S = 60.0
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 8.0
 # No attempt starts later than this after the first: most clients give up on a call after 60 s.
-READ_DEADLINE_S = 25.0
-CREATE_DEADLINE_S = 45.0
+DEADLINE_S = 25.0
 
 _T = TypeVar("_T")
 
@@ -36,10 +35,8 @@ def retry_create(error: BaseException) -> bool:
     return isinstance(error, NotSent | RateLimited)
 
 
-async def with_retries(
-    send: Callable[[], Awaitable[_T]], *, may_retry: Callable[[BaseException], bool], deadline_s: float
-) -> _T:
-    """The result of `send`, tried at most three times and never waiting past `deadline_s`.
+async def with_retries(send: Callable[[], Awaitable[_T]], *, may_retry: Callable[[BaseException], bool]) -> _T:
+    """The result of `send`, tried at most three times.
 
     Raises:
         ResearchError: The last failure.
@@ -48,7 +45,7 @@ async def with_retries(
         sleep=anyio.sleep,
         retry=retry_if_exception(may_retry),
         wait=_delay_s,
-        stop=stop_after_attempt(MAX_ATTEMPTS) | stop_before_delay(deadline_s),
+        stop=stop_after_attempt(MAX_ATTEMPTS) | stop_before_delay(DEADLINE_S),
         reraise=True,
     )
     return await attempts(send)
@@ -63,7 +60,7 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
     except ValueError:
         try:
             seconds = (parsedate_to_datetime(header) - (now or datetime.now(UTC))).total_seconds()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return None
     return seconds if 0 <= seconds < 86_400 else None
 

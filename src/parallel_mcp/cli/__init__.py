@@ -79,7 +79,7 @@ def _settings_help() -> str:
 
 
 def _described(field: Any) -> str:
-    default = f" Default: {field.default}." if field.default not in (None, ()) else ""
+    default = f" Default: {field.default}." if field.default not in (None, (), "") else ""
     return f"{field.description}{default}"
 
 

@@ -46,7 +46,7 @@ async def _show(console: Console, base_url: str, folder: str) -> None:
 
 def _server(base_url: str, folder: str) -> StdioServerParameters:
     # The SDK's client passes on no other variables of ours, so a real key does not get in.
-    environment = {"PARALLEL_BASE_URL": base_url, "PARALLEL_API_KEY": "demo"}
+    environment = {"PARALLEL_BASE_URL": base_url, "PARALLEL_API_KEY": "demo", "PARALLEL_MCP_LEDGER": "memory"}
     return StdioServerParameters(command=sys.executable, args=["-m", "parallel_mcp"], env=environment, cwd=folder)
 
 

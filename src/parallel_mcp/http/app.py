@@ -67,11 +67,14 @@ class KeyGate:
         self._own_key_serves = settings.auth == "local" and settings.api_key is not None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 in place of the application, or pass the request on."""
-        if self._may_pass(scope):
+        """Answer in place of the application, or pass the request on."""
+        if not self._may_pass(scope):
+            await _unauthorized()(scope, receive, send)
+        elif scope["type"] == "http" and scope["path"] == MCP_PATH and scope["method"] != "POST":
+            # Without sessions there is nothing to listen to or to delete; an open GET would only hold a connection.
+            await Response("Method Not Allowed", 405, {"Allow": "POST"})(scope, receive, send)
+        else:
             await self._app(scope, receive, send)
-            return
-        await _unauthorized()(scope, receive, send)
 
     def _may_pass(self, scope: Scope) -> bool:
         if scope["type"] != "http" or scope["path"] == HEALTH_PATH or self._own_key_serves:
@@ -93,7 +96,8 @@ async def _health(_: Request) -> Response:
 
 
 def _transport_security(settings: Settings) -> TransportSecuritySettings:
-    hosts = [*(_LOOPBACK_HOSTS if is_loopback(settings.host) else []), *settings.allowed_hosts]
+    own = f"[{settings.host}]" if ":" in settings.host else settings.host
+    hosts = [*([*_LOOPBACK_HOSTS, own] if is_loopback(settings.host) else []), *settings.allowed_hosts]
     return TransportSecuritySettings(
         enable_dns_rebinding_protection=True,
         allowed_hosts=[form for host in hosts for form in (host, f"{host}:*")],

@@ -1,6 +1,6 @@
 """An error -> the text of a tool error: what happened, code, whether a retry helps, the next step."""
 
-from parallel_mcp.errors import MissingKey, ResearchError, RunFailed, UpstreamError
+from parallel_mcp.errors import InvalidArguments, MissingKey, ResearchError
 from parallel_mcp.render.untrusted import marked, one_line
 
 MAX_QUOTE_CHARS = 500
@@ -18,11 +18,11 @@ _HOW_TO_SET_THE_KEY = (
 def error_text(error: ResearchError) -> str:
     """What the model is told. Somebody else's words are quoted between marks, cleaned and cut to 500 characters."""
     lines = [_what_happened(error)]
-    if isinstance(error, UpstreamError | RunFailed):
-        if error.quote:
-            lines.append(f"The API's own message: {marked(one_line(error.quote, MAX_QUOTE_CHARS))}")
-        if error.ref_id:
-            lines.append(f"Reference: {one_line(error.ref_id, 100)}")
+    if error.quote:
+        speaker = "In the result" if isinstance(error, InvalidArguments) else "The API says"
+        lines.append(f"{speaker}: {marked(one_line(error.quote, MAX_QUOTE_CHARS))}")
+    if error.ref_id:
+        lines.append(f"Reference: {one_line(error.ref_id, 100)}")
     lines.append(f"Code: {error.code}. {error.retry}")
     lines.append(f"Next: {error.next_step}")
     return "\n".join(lines)

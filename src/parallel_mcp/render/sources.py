@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from parallel_mcp.api.models import FieldBasis
 from parallel_mcp.render.untrusted import one_line
 
+MAX_DOUBTFUL = 20
+
 
 @dataclass(frozen=True)
 class Source:
@@ -20,7 +22,7 @@ class Source:
 def sources_of(basis: Sequence[FieldBasis]) -> list[Source]:
     """Each cited page once, numbered from 1."""
     found: dict[str, Source] = {}
-    for citation in (citation for entry in basis for citation in entry.citations):
+    for citation in (citation for entry in basis for citation in entry.citations if citation.url):
         known = found.get(citation.url)
         excerpts = tuple(dict.fromkeys((*(known.excerpts if known else ()), *citation.excerpts)))
         title = (known.title if known else "") or citation.title
@@ -31,7 +33,7 @@ def sources_of(basis: Sequence[FieldBasis]) -> list[Source]:
 def numbers_for(entry: FieldBasis, sources: Sequence[Source]) -> list[int]:
     """The numbers of the sources that a field rests on."""
     by_url = {source.url: source.number for source in sources}
-    return sorted({by_url[citation.url] for citation in entry.citations})
+    return sorted({by_url[citation.url] for citation in entry.citations if citation.url in by_url})
 
 
 def check_these(basis: Sequence[FieldBasis]) -> list[str]:
@@ -44,7 +46,8 @@ def check_these(basis: Sequence[FieldBasis]) -> list[str]:
         ]
         if reasons:
             remarks.append(f"{one_line(entry.field or 'output', 80)} ({', '.join(reasons)})")
-    return remarks
+    more = len(remarks) - MAX_DOUBTFUL
+    return [*remarks[:MAX_DOUBTFUL], *([f"and {more} more"] if more > 0 else [])]
 
 
 def source_line(source: Source) -> str:

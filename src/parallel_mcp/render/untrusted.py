@@ -8,6 +8,7 @@ _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[
 _INVISIBLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # control characters but tab and line feed
     "\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"  # bidi, zero-width, marks
+    "\ud800-\udfff"  # halves of characters, which cannot be sent
     "\U000e0000-\U000e007f]"  # tag characters
 )
 _MARK_LIKE = re.compile(rf"<(?=\s*/?\s*{MARK})", re.IGNORECASE)

@@ -1,25 +1,56 @@
-"""Creating a run so that nothing is bought twice: look into the ledger, reserve, send once, write the outcome down."""
+"""Creating runs so that nothing is bought twice: look into the ledger, reserve, send once, write the outcome down."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
-from dataclasses import dataclass
+import logging
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+import anyio
+from anyio.abc import TaskGroup
 from pydantic import SecretStr
 
-from parallel_mcp.api.models import TaskRun, TaskRunInput
-from parallel_mcp.errors import IdempotencyConflict, OutcomeUnknown, OverBudget, ResearchError
-from parallel_mcp.ledger import Entry, Intent, KeyConflict, Known, Ledger, LimitReached, Limits, New
+from parallel_mcp.api.models import RunStateEvent, TaskRun, TaskRunInput
+from parallel_mcp.errors import (
+    IdempotencyConflict,
+    LedgerUnavailable,
+    OutcomeUnknown,
+    OverBudget,
+    ResearchError,
+    UpstreamError,
+)
+from parallel_mcp.ledger import (
+    Entry,
+    EntryState,
+    Intent,
+    KeyConflict,
+    Known,
+    Ledger,
+    Limits,
+    New,
+    OverSpent,
+    TooManyActive,
+)
 from parallel_mcp.settings import Settings, env_name
 from parallel_mcp.tasks.processors import Processor
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
 
+FINISH_S = 15.0  # how long a create on its way may take when the server is being stopped
+OTHER_PROCESS_S = 20.0  # how long to wait for a create that another process has on its way
+READ_BACK_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+ACTIVE_FACTOR = 1.25
+
 _OWNER_SALT = b"parallel-mcp ledger owner v1"
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,51 +61,19 @@ class Creation:
     deduplicated: bool
 
 
+@dataclass
+class _OnItsWay:
+    """A create that has been sent; whoever waits for it may leave, it goes on."""
+
+    scope: anyio.CancelScope = field(default_factory=lambda: anyio.CancelScope(shield=True))
+    done: anyio.Event = field(default_factory=anyio.Event)
+    run: TaskRun | None = None
+    error: ResearchError | None = None
+
+
 def owner_of(key: SecretStr) -> str:
     """Who an entry belongs to: a hash of the API key, from which the key cannot be read back."""
     return hmac.new(_OWNER_SALT, key.get_secret_value().encode(), hashlib.sha256).hexdigest()[:32]
-
-
-async def create_run(
-    api: ParallelApi,
-    ledger: Ledger,
-    settings: Settings,
-    intent: Intent,
-    request: TaskRunInput,
-    *,
-    force_new: bool = False,
-) -> Creation:
-    """Create a run, or return the one that an earlier, equal create made.
-
-    Equal is: the same idempotency key, for a day; without one, the same request within ten minutes, while its run is
-    active. `force_new` sets the second rule aside.
-
-    Raises:
-        OverBudget: Before anything is sent.
-        IdempotencyConflict: The key belongs to another request; nothing is sent.
-        OutcomeUnknown: Sent, now or by the earlier equal create, with an answer that was lost.
-        UpstreamError: Refused; nothing was created.
-    """
-    _check_price_of_call(intent, settings)
-    limits = Limits(settings.max_usd_per_hour, settings.max_usd_per_day)
-    passed_over: frozenset[str] = frozenset()
-    while True:
-        match await ledger.begin(intent, limits, ignore=passed_over):
-            case New(entry_id=entry_id):
-                return Creation(await _send(api, ledger, entry_id, request), deduplicated=False)
-            case Known(entry=entry, by_key=by_key):
-                if entry.state == "intent":
-                    await ledger.settled(entry.entry_id)
-                elif not by_key and force_new:
-                    passed_over |= {entry.entry_id}
-                elif (run := await _run_of(api, entry)) and (by_key or run.is_active):
-                    return Creation(run, deduplicated=True)
-                else:
-                    passed_over |= {entry.entry_id}
-            case KeyConflict():
-                raise IdempotencyConflict("This idempotency_key was already used for another request")
-            case LimitReached() as reached:
-                raise _over_budget(intent, reached)
 
 
 def fingerprint_of(request: TaskRunInput) -> str:
@@ -83,45 +82,255 @@ def fingerprint_of(request: TaskRunInput) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def priced(processor: Processor, count: int = 1) -> float:
-    """The price of so many runs, in dollars."""
-    return round(processor.price_usd * count, 6)
+def intent_for(
+    request: TaskRunInput, processor: Processor, *, owner: str, idempotency_key: str = "", title: str = ""
+) -> Intent:
+    """The intent to create one run."""
+    return Intent(
+        owner=owner,
+        fingerprint=fingerprint_of(request),
+        idempotency_key=idempotency_key,
+        processor=processor.name,
+        price_usd=processor.price_usd,
+        lasts_s=processor.slowest_s * ACTIVE_FACTOR,
+        title=title,
+    )
 
 
-async def _send(api: ParallelApi, ledger: Ledger, entry_id: str, request: TaskRunInput) -> TaskRun:
-    outcome, handle = "unknown", ""
+@asynccontextmanager
+async def creating(open_ledger: Callable[[], Ledger], settings: Settings) -> AsyncGenerator[Creator]:
+    """A creator for as long as the server runs. When it stops, creates on their way have 15 s to be finished."""
+    creator: Creator | None = None
     try:
-        run = await api.create_run(request)
-        outcome, handle = "created", run.run_id
-        return run
-    except OutcomeUnknown:
-        raise
-    except ResearchError:
-        outcome = "failed"
-        raise
+        async with anyio.create_task_group() as sending:
+            creator = Creator(open_ledger, settings, sending)
+            try:
+                yield creator
+            finally:
+                creator.finish_within(FINISH_S)
     finally:
-        await ledger.settle(entry_id, outcome, handle)
+        if creator is not None:
+            with anyio.CancelScope(shield=True):
+                await creator.aclose()
 
 
-async def _run_of(api: ParallelApi, entry: Entry) -> TaskRun:
-    if entry.state == "unknown":
+class Creator:
+    """Creates runs; one for all callers of a process."""
+
+    def __init__(self, open_ledger: Callable[[], Ledger], settings: Settings, tasks: TaskGroup) -> None:
+        self._open_ledger = open_ledger
+        self._settings = settings
+        self._tasks = tasks
+        self._on_their_way: dict[str, _OnItsWay] = {}
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The ledger, made at its first use: a server that only lists its tools needs none."""
+        return self._open_ledger()
+
+    async def aclose(self) -> None:
+        """Let go of the ledger, if it was used."""
+        if "ledger" in vars(self):
+            await self.ledger.aclose()
+
+    async def create(
+        self,
+        api: ParallelApi,
+        intent: Intent,
+        request: TaskRunInput,
+        *,
+        force_new: bool = False,
+        price_approved: bool = False,
+    ) -> Creation:
+        """Create a run, or return the one that an earlier, equal create made.
+
+        Equal is: the same idempotency key; without one, the same request within ten minutes, while its run is active.
+        `force_new` sets the second rule aside; `price_approved` the limit of one call. A caller who is cancelled
+        meanwhile does not abort a create: it is finished and written down, and the next equal call finds its run.
+
+        Raises:
+            OverBudget: Before anything is sent.
+            IdempotencyConflict: The key belongs to another request; nothing is sent.
+            OutcomeUnknown: Sent, now or by the earlier equal create, with an answer that was lost.
+            LedgerUnavailable: What was created before cannot be known; nothing is sent.
+            UpstreamError: Refused; nothing was created.
+        """
+        if not price_approved and is_dear(intent.price_usd, self._settings):
+            raise OverBudget(
+                f"{intent.processor} costs ${intent.price_usd:.3f}, above the limit of "
+                f"${self._settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}). "
+                "Nothing was sent"
+            )
+        limits = Limits(self._settings.max_usd_per_hour, self._settings.max_usd_per_day, self._settings.max_active_runs)
+        passed_over: frozenset[str] = frozenset()
+        while True:
+            match await self.ledger.begin(intent, limits, ignore=passed_over):
+                case New(entry_id=entry_id):
+                    return Creation(await self._send_once(api, entry_id, request), deduplicated=False)
+                case Known(entry=entry, by_key=by_key):
+                    if not by_key and force_new:
+                        passed_over |= {entry.entry_id}
+                        continue
+                    run = await self._run_of(api, entry)
+                    if run is not None and (by_key or run.is_active):
+                        return Creation(run, deduplicated=True)
+                    if run is not None:
+                        passed_over |= {entry.entry_id}
+                case KeyConflict():
+                    raise IdempotencyConflict("This idempotency_key was already used for another request")
+                case OverSpent() as exceeded:
+                    raise _over_budget(intent, exceeded)
+                case TooManyActive() as exceeded:
+                    raise OverBudget(
+                        f"{exceeded.active} runs are active, and {env_name('max_active_runs')} allows "
+                        f"{exceeded.limit}. Nothing was sent. Some must end first"
+                    )
+
+    async def note(self, owner: str, run: TaskRun) -> None:
+        """Free the place of a run that has been seen to have ended. That the ledger is away does not matter here."""
+        if run.is_active:
+            return
+        try:
+            await self.ledger.note_ended(owner, run.run_id)
+        except LedgerUnavailable as error:
+            logger.info("The end of a run was not noted: %s", error)
+
+    def finish_within(self, seconds: float) -> None:
+        """Give the creates on their way so much time; what is not answered by then has an unknown outcome."""
+        for on_its_way in self._on_their_way.values():
+            on_its_way.scope.deadline = anyio.current_time() + seconds
+
+    # ---- sending
+
+    async def _send_once(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> TaskRun:
+        """Send the create in a task of its own, which outlives the caller, and wait for its outcome."""
+        on_its_way = self._on_their_way[entry_id] = _OnItsWay()
+        self._tasks.start_soon(self._send_and_settle, api, entry_id, request, on_its_way)
+        return await _outcome(on_its_way)
+
+    async def _send_and_settle(
+        self, api: ParallelApi, entry_id: str, request: TaskRunInput, on_its_way: _OnItsWay
+    ) -> None:
+        state: EntryState = "unknown"
+        try:
+            with on_its_way.scope:  # neither a caller who leaves nor a server that stops cuts it off
+                on_its_way.run = await self._sent(api, entry_id, request)
+                state = "created"
+        except OutcomeUnknown as error:
+            on_its_way.error = error
+        except ResearchError as error:
+            on_its_way.error, state = error, "failed"
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._settle(entry_id, state, on_its_way)
+            on_its_way.done.set()
+            del self._on_their_way[entry_id]
+
+    async def _settle(self, entry_id: str, state: EntryState, on_its_way: _OnItsWay) -> None:
+        try:
+            await self.ledger.settle(entry_id, state, on_its_way.run.run_id if on_its_way.run else "")
+        except LedgerUnavailable as error:
+            # The caller has the run id all the same; a repeat finds an intent, which counts as unknown.
+            logger.error("The outcome of a create was not written down: %s", error)
+
+    async def _sent(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> TaskRun:
+        if self._settings.safe_create == "plain":
+            return await api.create_run(request)
+        return await self._sent_into_group(api, entry_id, request)
+
+    async def _sent_into_group(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> TaskRun:
+        """Put the run into a group of its own, whose id is written down first: a lost answer can be read back."""
+        group = await api.create_group({"mcp_op": entry_id})
+        await self.ledger.attach_group(entry_id, group.taskgroup_id)
+        try:
+            added = await api.add_runs(group.taskgroup_id, [request], refresh_status=False)
+            run_id = added.run_ids[0] if added.run_ids else ""
+        except OutcomeUnknown:
+            run_id = await self._read_back(api, group.taskgroup_id)
+            if not run_id:
+                raise
+        if not run_id:
+            raise OutcomeUnknown("The create was sent into a task group, but the answer names no run")
+        return await _retrieved(api, run_id, request.processor)
+
+    async def _read_back(self, api: ParallelApi, group_id: str) -> str:
+        """The run that a lost answer was about, if it appears in its group; a group may take a while to show it."""
+        for pause_s in READ_BACK_S:
+            await anyio.sleep(pause_s)
+            if run_id := await _run_in_group(api, group_id):
+                return run_id
+        return ""
+
+    # ---- finding what an earlier create made
+
+    async def _run_of(self, api: ParallelApi, entry: Entry) -> TaskRun | None:
+        """The run of an earlier create; None if that turned out to have failed, so that another may be begun.
+
+        Raises:
+            OutcomeUnknown: Nobody knows whether there is one.
+        """
+        if on_its_way := self._on_their_way.get(entry.entry_id):
+            return await _outcome(on_its_way)
+        settled = await self._settled_elsewhere(entry)
+        if settled is None or settled.state == "failed":
+            return None
+        if settled.state == "created":
+            return await api.retrieve_run(settled.handle)
+        if settled.group_id and (run_id := await _run_in_group(api, settled.group_id)):
+            await self.ledger.settle(settled.entry_id, "created", run_id)
+            return await _retrieved(api, run_id, settled.processor)
         raise OutcomeUnknown("An equal create was sent before, and its outcome is unknown; nothing was sent now")
-    return await api.retrieve_run(entry.handle)
+
+    async def _settled_elsewhere(self, entry: Entry) -> Entry | None:
+        """The entry once another process has settled it, or as it stands if that takes too long or never comes."""
+        current: Entry | None = entry
+        pause_s = 0.05
+        with anyio.move_on_after(max(0.0, OTHER_PROCESS_S - entry.age_s)):
+            while current is not None and current.state == "intent":
+                await anyio.sleep(pause_s)
+                pause_s = min(1.0, pause_s * 2)
+                current = await self.ledger.entry(entry.entry_id)
+        return current
 
 
-def _check_price_of_call(intent: Intent, settings: Settings) -> None:
-    if settings.max_usd_per_call and intent.price_usd > settings.max_usd_per_call:
-        raise OverBudget(
-            f"{intent.processor} costs ${intent.price_usd:.3f} a run, above the limit of "
-            f"${settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}). Nothing was sent"
-        )
+async def _outcome(on_its_way: _OnItsWay) -> TaskRun:
+    await on_its_way.done.wait()
+    if on_its_way.run is not None:
+        return on_its_way.run
+    raise on_its_way.error or OutcomeUnknown("The server is stopping; the outcome of the create is unknown")
 
 
-def _over_budget(intent: Intent, reached: LimitReached) -> OverBudget:
-    minutes = reached.frees_in_s / 60
+async def _run_in_group(api: ParallelApi, group_id: str) -> str:
+    """The id of the first run in a group, or nothing if it has none or cannot be read."""
+    try:
+        async with api.group_runs(group_id) as events:
+            async for event in events:
+                if isinstance(event, RunStateEvent):
+                    return event.run.run_id
+    except UpstreamError as error:
+        logger.info("A task group could not be read back: %s", error)
+    return ""
+
+
+async def _retrieved(api: ParallelApi, run_id: str, processor: str) -> TaskRun:
+    """The state of a run that is known to exist, even if it cannot be read just now."""
+    try:
+        return await api.retrieve_run(run_id)
+    except UpstreamError as error:
+        logger.info("A new run could not be read: %s", error)
+        return TaskRun(run_id=run_id, interaction_id=run_id, status="queued", is_active=True, processor=processor)
+
+
+def is_dear(price_usd: float, settings: Settings) -> bool:
+    """Whether a create costs more than one call may without the user's approval."""
+    return 0 < settings.max_usd_per_call < price_usd
+
+
+def _over_budget(intent: Intent, exceeded: OverSpent) -> OverBudget:
+    minutes = exceeded.frees_in_s / 60
     wait = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
     return OverBudget(
-        f"${intent.price_usd:.3f} more would exceed the limit of ${reached.limit_usd:.2f} per {reached.period} "
-        f"({env_name(f'max_usd_per_{reached.period}')}): ${reached.spent_usd:.3f} are spent or reserved. "
-        f"Nothing was sent. Room for it is free in {wait} at the earliest"
+        f"${intent.price_usd:.3f} more would exceed the limit of ${exceeded.limit_usd:.2f} per {exceeded.period} "
+        f"({env_name(f'max_usd_per_{exceeded.period}')}): ${exceeded.spent_usd:.3f} are spent or reserved. "
+        f"Nothing was sent. Room for it is free in {wait} at the earliest; until then retrying will not help"
     )

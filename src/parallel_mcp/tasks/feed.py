@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
@@ -33,6 +33,8 @@ MAX_PAUSE_S = 10.0
 
 # Failures of a stream that a look at the status, or another connection, may get around.
 _PASSING = (UpstreamUnavailable, UpstreamUnreadable, RateLimited, NotFound)
+
+_Number = TypeVar("_Number", int, float)
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ class RunFeed:
 
     async def _read_stream(self) -> ResearchError | None:
         self._last_event_at = time.monotonic()
-        replay = self.trace.replay()
+        replay = Replay(self.trace)
         try:
             async with self._api.run_events(self.run_id) as events:
                 with anyio.CancelScope() as hearing:
@@ -116,9 +118,9 @@ class RunFeed:
                     self._take_as_started()
                     self._tell()
             case ProgressStatsEvent(source_stats=sources):
-                self.meter = event.progress_meter if event.progress_meter is not None else self.meter
-                self.sources_read = sources.num_sources_read
-                self.sources_considered = sources.num_sources_considered
+                self.meter = _newest(event.progress_meter, self.meter)
+                self.sources_read = _newest(sources.num_sources_read, self.sources_read)
+                self.sources_considered = _newest(sources.num_sources_considered, self.sources_considered)
                 self._tell()
             case _:
                 pass
@@ -178,3 +180,8 @@ class RunFeed:
     def _tell(self) -> None:
         changed, self.changed = self.changed, anyio.Event()
         changed.set()
+
+
+def _newest(value: _Number | None, known: _Number | None) -> _Number | None:
+    """A number of the API, which leaves one out now and then."""
+    return known if value is None else value

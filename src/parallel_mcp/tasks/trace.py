@@ -7,12 +7,12 @@ that reads the replay of the same run can continue from it.
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 MAX_MESSAGE_CHARS = 2_000
 _CURSOR = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _DIGEST_BYTES = 9
+_FIRST_DIGEST = bytes(_DIGEST_BYTES)
 
 
 @dataclass(frozen=True)
@@ -30,51 +30,59 @@ class Trace:
     def __init__(self) -> None:
         self._messages: list[Message] = []
         self._known: set[Message] = set()
+        self._digests = [_FIRST_DIGEST]  # of the messages before each position
 
     def __len__(self) -> int:
         return len(self._messages)
+
+    def __getitem__(self, position: int) -> Message:
+        return self._messages[position]
+
+    def __contains__(self, message: Message) -> bool:
+        return message in self._known
 
     def since(self, position: int) -> tuple[Message, ...]:
         """The messages from `position` on."""
         return tuple(self._messages[position:])
 
-    def replay(self) -> "Replay":
-        """Begin reading the messages of a new connection, which repeats those of earlier ones."""
-        return Replay(self._messages, self._known)
+    def append(self, message: Message) -> None:
+        """Add a message that is known to be new."""
+        self._messages.append(message)
+        self._known.add(message)
+        self._digests.append(_digest(self._digests[-1], message))
 
     def cursor(self, position: int) -> str:
         """A cursor that says: given everything before `position`."""
-        digest = _digest(self._messages[:position])
-        return base64.urlsafe_b64encode(position.to_bytes(4) + digest).decode().rstrip("=")
+        return base64.urlsafe_b64encode(position.to_bytes(4) + self._digests[position]).decode().rstrip("=")
 
     def position_of(self, cursor: "Cursor") -> int | None:
         """Where the caller of a cursor stands: None while the replay has not come that far, 0 if it does not fit."""
         if len(self._messages) < cursor.position:
             return None
-        fits = _digest(self._messages[: cursor.position]) == cursor.digest
-        return cursor.position if fits else 0
+        return cursor.position if self._digests[cursor.position] == cursor.digest else 0
 
 
 class Replay:
-    """The messages of one connection, told from those already known by their order, or else by being equal."""
+    """The messages of one connection, which repeats those of earlier ones.
 
-    def __init__(self, messages: list[Message], known: set[Message]) -> None:
-        self._messages = messages
-        self._known = known
+    A message is told from the known ones by its place in the order, or else by being equal to one of them.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self._trace = trace
         self._position = 0
 
     def add(self, message: Message) -> bool:
         """Take the next message of this connection; whether it is new."""
-        known_so_far = len(self._messages)
-        if self._position < known_so_far and self._messages[self._position] == message:
+        known_so_far = len(self._trace)
+        if self._position < known_so_far and self._trace[self._position] == message:
             self._position += 1
             return False
-        if self._position < known_so_far and message in self._known:
+        if self._position < known_so_far and message in self._trace:
             return False  # out of step: the replay left something out
         if self._position == known_so_far:
             self._position += 1
-        self._messages.append(message)
-        self._known.add(message)
+        self._trace.append(message)
         return True
 
 
@@ -86,7 +94,7 @@ class Cursor:
     digest: bytes
 
 
-START = Cursor(0, hashlib.sha256().digest()[:_DIGEST_BYTES])
+START = Cursor(0, _FIRST_DIGEST)
 
 
 def read_cursor(text: str) -> Cursor | None:
@@ -100,8 +108,6 @@ def read_cursor(text: str) -> Cursor | None:
     return Cursor(int.from_bytes(raw[:4]), raw[4:]) if len(raw) == 4 + _DIGEST_BYTES else None
 
 
-def _digest(messages: Sequence[Message]) -> bytes:
-    hashed = hashlib.sha256()
-    for message in messages:
-        hashed.update(f"{message.kind}\0{message.timestamp}\0{message.text}\0".encode("utf-8", "surrogatepass"))
-    return hashed.digest()[:_DIGEST_BYTES]
+def _digest(before: bytes, message: Message) -> bytes:
+    text = f"{message.kind}\0{message.timestamp}\0{message.text}"
+    return hashlib.sha256(before + text.encode("utf-8", "surrogatepass")).digest()[:_DIGEST_BYTES]

@@ -42,6 +42,8 @@ async def watching(api: ParallelApi, run_id: str, cursor: str = "") -> AsyncGene
     """
     feed = RunFeed(api, run_id)
     given = read_cursor(cursor) if cursor else START
+    if given is None:
+        cursor = ""
     failure: Exception | None = None
     async with anyio.create_task_group() as following:
         following.start_soon(feed.keep_current)
@@ -64,6 +66,8 @@ async def _snapshots(feed: RunFeed, start: Cursor, cursor: str, *, fits: bool) -
         new: tuple[Message, ...] = ()
         if position is None:
             position = feed.trace.position_of(start)
+            if position is None and ended and len(feed.trace):
+                position = 0  # the replay is over and shorter than what the cursor speaks of: another run's cursor
             fits = fits and not (start.position and position == 0)
         if position is not None:
             new = feed.trace.since(position)

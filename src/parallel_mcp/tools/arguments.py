@@ -31,7 +31,8 @@ def read_arguments(model: type[_Arguments], given: Mapping[str, Any]) -> _Argume
         InvalidArguments: An argument is unknown, missing, or not what is accepted.
     """
     _refuse_unknown(model, given)
-    present = {name: _parsed(model, name, value) for name, value in given.items() if value is not None}
+    _refuse_unsendable(given)
+    present = {name: _parsed(model, name, value) for name, value in given.items() if not _is_absent(model, name, value)}
     try:
         return model.model_validate(present)
     except ValidationError as error:
@@ -49,6 +50,19 @@ def _refuse_unknown(model: type[ArgModelBase], given: Mapping[str, Any]) -> None
             raise InvalidArguments(f"`{one_line(name, 40)}` is not an argument of this tool; {advice}")
 
 
+def _refuse_unsendable(given: object) -> None:
+    """Half characters and NaN cannot be part of a request; better said now than after a price was reserved."""
+    try:
+        json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        raise InvalidArguments("The arguments hold characters or numbers that cannot be sent as JSON.") from None
+
+
+def _is_absent(model: type[ArgModelBase], name: str, value: Any) -> bool:
+    """Whether a value stands for "not given": null, and an empty text for anything but a text."""
+    return value is None or (value == "" and model.model_fields[name].annotation is not str)
+
+
 def _parsed(model: type[ArgModelBase], name: str, value: Any) -> Any:
     """A container that came as JSON text, parsed; anything else as it is."""
     container = get_origin(model.model_fields[name].annotation)
@@ -58,6 +72,7 @@ def _parsed(model: type[ArgModelBase], name: str, value: Any) -> Any:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
         parsed = None
+    _refuse_unsendable(parsed)
     if isinstance(parsed, container):
         return cast("Any", parsed)
     if container is list and value.strip():

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 from mcp.server.mcpserver import Context
 
 from parallel_mcp.errors import MissingKey
-from parallel_mcp.ledger import Ledger
 from parallel_mcp.settings import Settings, checked_key
-from parallel_mcp.tasks.creating import owner_of
+from parallel_mcp.tasks.creating import Creator, owner_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
     from parallel_mcp.api.client import ParallelApi
     from parallel_mcp.api.connections import Connections, Timeouts
+    from parallel_mcp.api.models import TaskRun
 
 
 @dataclass
@@ -26,7 +26,7 @@ class App:
     """The open resources of the server: made when it starts, closed when it ends."""
 
     settings: Settings
-    ledger: Ledger
+    creator: Creator
     timeouts: Timeouts | None = None
     _connections: Connections | None = field(default=None, init=False)
 
@@ -52,6 +52,7 @@ class Call:
 
     app: App
     ctx: Context[App]
+    price_approved: bool = False
 
     @property
     def settings(self) -> Settings:
@@ -85,6 +86,10 @@ class Call:
         if key is None:
             raise MissingKey("No Parallel API key is configured")
         return key
+
+    async def note(self, run: TaskRun) -> None:
+        """Let the ledger know if a run was seen to have ended."""
+        await self.app.creator.note(self.owner, run)
 
 
 def key_in(headers: Mapping[str, str]) -> SecretStr | None:

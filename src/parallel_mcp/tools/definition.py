@@ -3,14 +3,17 @@
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.resolve import Resolve, build_resolver_plans, find_resolved_parameters
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel
 
+from parallel_mcp.tools.approval import Approval, ask_for_approval, was_approved
 from parallel_mcp.tools.arguments import Arguments, read_arguments
 from parallel_mcp.tools.call import App, Call
 from parallel_mcp.tools.schemas import published_schema
@@ -33,20 +36,19 @@ class ToolDefinition:
 
     def tool(self) -> Tool:
         """The tool as the SDK serves it."""
-        run = self.run
-
-        async def call_with_context(request: Arguments, context: Context[App]) -> CallToolResult:
-            return await run(request, Call(context.request_context.lifespan_context, context))
-
+        function = self._asking_first() if self.creates else self._directly()
+        resolved = find_resolved_parameters(function)
         return Tool(
-            fn=call_with_context,
-            name=run.__name__,
+            fn=function,
+            name=self.run.__name__,
             title=self.title,
-            description=inspect.getdoc(run) or "",
+            description=inspect.getdoc(self.run) or "",
             parameters=published_schema(self.arguments, closed=True),
             fn_metadata=_OneModel(arg_model=self.arguments, output_schema=published_schema(self.output)),
             is_async=True,
             context_kwarg="context",
+            resolved_params=dict(resolved),
+            resolver_plans=build_resolver_plans(resolved, {"request"}),
             annotations=ToolAnnotations(
                 title=self.title,
                 read_only_hint=not self.creates,
@@ -55,6 +57,25 @@ class ToolDefinition:
                 open_world_hint=self.reads_web or self.creates,
             ),
         )
+
+    def _directly(self) -> Callable[..., Awaitable[CallToolResult]]:
+        async def call(request: Arguments, context: Context[App]) -> CallToolResult:
+            return await self.run(request, Call(context.request_context.lifespan_context, context))
+
+        return call
+
+    def _asking_first(self) -> Callable[..., Awaitable[CallToolResult]]:
+        """Calls the tool after the user was asked about its price, where that is needed and possible."""
+
+        async def call(
+            request: Arguments,
+            context: Context[App],
+            answer: Annotated[ElicitationResult[Approval], Resolve(ask_for_approval)],
+        ) -> CallToolResult:
+            app = context.request_context.lifespan_context
+            return await self.run(request, Call(app, context, price_approved=was_approved(answer)))
+
+        return call
 
 
 class _OneModel(FuncMetadata):

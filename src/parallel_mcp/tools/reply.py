@@ -1,5 +1,7 @@
 """The two halves of a tool result. Each stands alone, since some clients show the model only one of them."""
 
+import json
+
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel
 
@@ -19,4 +21,4 @@ def next_call(tool: str, **arguments: object) -> str:
 
 
 def _literal(value: object) -> str:
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)

@@ -18,11 +18,11 @@ MAX_MESSAGE_CHARS = 200
 class ProgressReporter:
     """Takes every update and sends the newest. The SDK sends nothing to a client that gave no progress token."""
 
-    def __init__(self, call: Call) -> None:
+    def __init__(self, call: Call, first_message: str) -> None:
         self._call = call
         self._percent = RisingPercent()
         self._meter: float | None = None
-        self._message = "starting"
+        self._message = one_line(first_message, MAX_MESSAGE_CHARS)
         self._completed = False
         self._unsent = False
         self._wake = anyio.Event()
@@ -44,11 +44,11 @@ class ProgressReporter:
         """Send at once, then as often as allowed and needed, until `close`; what is unsent by then goes out last."""
         await self._send()
         while not self._closing.is_set():
-            with anyio.move_on_after(MIN_INTERVAL_S):
-                await self._closing.wait()
+            not_before = anyio.current_time() + MIN_INTERVAL_S
             with anyio.move_on_after(HEARTBEAT_S):
                 await self._wake.wait()
             if self._unsent or not self._closing.is_set():
+                await anyio.sleep_until(not_before)
                 await self._send()
 
     def close(self) -> None:
@@ -65,9 +65,9 @@ class ProgressReporter:
 
 
 @asynccontextmanager
-async def reporting(call: Call) -> AsyncGenerator[ProgressReporter]:
+async def reporting(call: Call, first_message: str) -> AsyncGenerator[ProgressReporter]:
     """Report progress while the block runs; the last update is out before it ends, and nothing comes after."""
-    reporter = ProgressReporter(call)
+    reporter = ProgressReporter(call, first_message)
     failure: Exception | None = None
     async with anyio.create_task_group() as sending:
         sending.start_soon(reporter.keep_sending)

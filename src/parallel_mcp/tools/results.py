@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
+import anyio
 from mcp.types import CallToolResult
 from pydantic import BaseModel, Field, JsonValue
 
@@ -19,10 +20,7 @@ from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import next_call, reply
 from parallel_mcp.tools.status import next_for
 from parallel_mcp.tools.waiting import allowed_wait_s
-from parallel_mcp.tools.watching import watch
-
-if TYPE_CHECKING:
-    from parallel_mcp.api.client import ParallelApi
+from parallel_mcp.tools.watching import LAST_LOOK_S, watch
 
 MAX_CITATIONS = 50
 MAX_SOURCES_CHARS = 2_500
@@ -32,14 +30,14 @@ class GetResultArguments(Arguments):
     """Arguments of `get_result`."""
 
     id: str = Field(description="Handle of the run (trun_…).")
-    wait_s: float = Field(0, ge=0, description="Seconds to wait for it if it is not ready; 45 is the most.")
-    fields: list[str] = Field([], description="Only these top-level fields of a JSON result.")
+    wait_s: float = Field(default=0, ge=0, description="Seconds to wait for it if it is not ready; 45 is the most.")
+    fields: list[str] = Field(default=[], description="Only these top-level fields of a JSON result.")
     citations: Citations = Field(
-        "brief", description="none; brief: a numbered list of sources; full: also excerpts and reasoning."
+        default="brief", description="none; brief: a numbered list of sources; full: also excerpts and reasoning."
     )
-    max_chars: int = Field(20_000, description="Most characters of the result in one answer, 500 to 40,000.")
-    cursor: str = Field("", description="cursor of the page before, with otherwise equal arguments.")
-    format: Format = Field("markdown", description="markdown, json or csv (the last two: content only).")
+    max_chars: int = Field(default=20_000, description="Most characters of the result in one answer, 500 to 40,000.")
+    cursor: str = Field(default="", description="cursor of the page before, with otherwise equal arguments.")
+    format: Format = Field(default="markdown", description="markdown, json or csv (the last two: content only).")
 
 
 class CitedSource(BaseModel):
@@ -92,29 +90,59 @@ async def get_result(request: GetResultArguments, call: Call) -> CallToolResult:
     If the run is still active you get its status and the next call instead. Cite sources by their numbers and
     addresses; check the fields named under "Check these" before relying on them.
     """
-    run_id = run_handle(request.id)
+    run_handle(request.id)
     wait_s = allowed_wait_s(request.wait_s, call.settings)
-    if wait_s:
-        watched = await watch(call, run_id, "", wait_s)
-        if watched.run.is_active:
-            return _not_ready(watched.run)
-    try:
-        result = await call.api.run_result(run_id)
-    except RunStillActive:
-        return _not_ready(await call.api.retrieve_run(run_id))
-    except NotFound:
-        return await _without_result(call.api, run_id)
-    return _result_reply(request, result)
+    answer = await (result_within(wait_s, request, call) if wait_s else result_of(request, call))
+    return reply(answer.text, answer.structured)
 
 
-async def _without_result(api: ParallelApi, run_id: str) -> CallToolResult:
-    """The result endpoint answers 404 for failed as well as for unknown runs: the status tells them apart.
+@dataclass(frozen=True)
+class ResultAnswer:
+    """Both halves of an answer about a result."""
+
+    text: str
+    structured: GetResultOutput
+
+
+async def result_within(
+    wait_s: float, request: GetResultArguments, call: Call, *, first_message: str = "starting"
+) -> ResultAnswer:
+    """The result of a run if it can be had in that time, else how the run stands.
+
+    Raises:
+        ResearchError: As `result_of`; or the run cannot be watched.
+    """
+    deadline = anyio.current_time() + wait_s
+    watched = await watch(call, request.id, wait_s=wait_s, first_message=first_message)
+    if watched.run.is_active:
+        return not_ready(watched.run, cursor=watched.last.cursor)
+    with anyio.CancelScope(deadline=deadline + LAST_LOOK_S):
+        return await result_of(request, call)
+    return not_ready(watched.run)
+
+
+async def result_of(request: GetResultArguments, call: Call) -> ResultAnswer:
+    """The page of the result that is asked for, or how the run stands if there is none yet.
 
     Raises:
         RunFailed: The run failed or was cancelled.
         NotFound: There is no such run.
+        InvalidArguments: The arguments do not fit the result.
     """
-    run = await api.retrieve_run(run_id)
+    try:
+        result = await call.api.run_result(request.id)
+    except RunStillActive:
+        return not_ready(await call.api.retrieve_run(request.id))
+    except NotFound:
+        return await _without_result(request.id, call)
+    await call.note(result.run)
+    return _page_of_result(request, result)
+
+
+async def _without_result(run_id: str, call: Call) -> ResultAnswer:
+    """The result endpoint answers 404 for failed as well as for unknown runs: the status tells them apart."""
+    run = await call.api.retrieve_run(run_id)
+    await call.note(run)
     if run.status in ("failed", "cancelled"):
         error = run.error
         raise RunFailed(
@@ -122,24 +150,27 @@ async def _without_result(api: ParallelApi, run_id: str) -> CallToolResult:
             quote=error.message if error else "",
             ref_id=error.ref_id if error else "",
         )
-    return _not_ready(run)
+    return not_ready(run)
 
 
-def _not_ready(run: TaskRun) -> CallToolResult:
-    follow_up = next_for(run)
+def not_ready(run: TaskRun, *, cursor: str = "") -> ResultAnswer:
+    """How a run stands that has no result, and what to call next."""
     structured = GetResultOutput(
         id=run.run_id,
         status=run.status,
         is_final=run.is_final,
         processor=run.processor,
         link=platform_link(run.run_id),
-        next=follow_up,
+        next=next_for(run, cursor=cursor),
     )
     state = "is not ready" if run.is_active else "is not there"
-    return reply(f"The result of {run.run_id} {state}: the run is {run.status}.\nNext: {follow_up}", structured)
+    if run.status == "completed":
+        state = "could not be read in time"
+    text = f"The result of {run.run_id} {state}: the run is {run.status}.\nNext: {structured.next}"
+    return ResultAnswer(text, structured)
 
 
-def _result_reply(request: GetResultArguments, result: TaskRunResult) -> CallToolResult:
+def _page_of_result(request: GetResultArguments, result: TaskRunResult) -> ResultAnswer:
     output = _chosen(result.output, request)
     page = page_of(document_of(output, request.format, request.citations), request.max_chars, request.cursor)
     if page is None:
@@ -147,7 +178,6 @@ def _result_reply(request: GetResultArguments, result: TaskRunResult) -> CallToo
             "`cursor` does not belong to this result with these arguments. Repeat the arguments of the call that gave "
             "it, or leave it out to begin with the first page."
         )
-    follow_up = _next_page_call(request, page)
     structured = GetResultOutput(
         id=result.run.run_id,
         status=result.run.status,
@@ -156,21 +186,23 @@ def _result_reply(request: GetResultArguments, result: TaskRunResult) -> CallToo
         page=PageInfo(start=page.start, end=page.end, total=page.total),
         cursor=page.next_cursor or None,
         link=platform_link(result.run.run_id),
-        next=follow_up or None,
+        next=_next_page_call(request, page) or None,
         untrusted=_content(output, page, request),
     )
-    return reply(_result_text(structured, output, page, request, follow_up), structured)
+    return ResultAnswer(_result_text(structured, output, page, request), structured)
 
 
 def _chosen(output: TaskOutput, request: GetResultArguments) -> TaskOutput:
+    if isinstance(output.content, str) and request.format == "csv":
+        raise InvalidArguments("This result is a text: choose `markdown` or `json`.")
     if not isinstance(output.content, dict):
-        if request.fields or request.format == "csv":
-            raise InvalidArguments("This result is a text: leave `fields` out and choose `markdown` or `json`.")
+        if request.fields:
+            raise InvalidArguments("This result has no named fields: leave `fields` out.")
         return output
     unknown = [name for name in request.fields if name not in output.content]
     if unknown:
         names = ", ".join(f"`{one_line(name, 60)}`" for name in list(output.content)[:50])
-        raise InvalidArguments(f"`fields` names fields that the result does not have; it has {names}.")
+        raise InvalidArguments("`fields` names fields that the result does not have; it has those below.", quote=names)
     return selected(output, request.fields)
 
 
@@ -185,23 +217,21 @@ def _content(output: TaskOutput, page: Page, request: GetResultArguments) -> Res
             for source in sources
         ]
         or None,
-        check_these=check_these(output.basis) or None,
+        check_these=(check_these(output.basis) or None) if page.is_first else None,
     )
 
 
-def _result_text(
-    structured: GetResultOutput, output: TaskOutput, page: Page, request: GetResultArguments, follow_up: str
-) -> str:
+def _result_text(structured: GetResultOutput, output: TaskOutput, page: Page, request: GetResultArguments) -> str:
     part = "" if page.is_whole else f", characters {page.start:,} to {page.end:,} of {page.total:,}"
     lines = [f"Result of {structured.id} ({structured.processor}, {structured.status}){part}."]
     doubtful = check_these(output.basis)
     if doubtful and page.is_first:
         lines.append(f"Check these: {marked('; '.join(doubtful))}")
     lines.append(marked(page.text))
-    if page.is_first and page.next_cursor and request.citations != "none":
+    if page.is_first and page.next_cursor and request.citations != "none" and request.format == "markdown":
         lines += _sources_in_brief(output)
-    if follow_up:
-        lines.append(f"Next: {follow_up}")
+    if structured.next:
+        lines.append(f"Next: {structured.next}")
     return "\n".join(lines)
 
 

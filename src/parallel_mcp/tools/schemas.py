@@ -25,7 +25,16 @@ def _flat(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]
     schema = _without_null(schema)
     if "$ref" in schema:
         return _flat(schema, definitions)
-    return {key: _flat_part(key, value, definitions) for key, value in schema.items() if key != "title"}
+    return {key: _flat_part(key, value, definitions) for key, value in schema.items() if _worth_saying(key, value)}
+
+
+def _worth_saying(key: str, value: Any) -> bool:
+    """Whether a model gains from it. Lengths are checked by us and named in errors; absent means empty anyway."""
+    if key in ("title", "minLength", "maxLength", "minItems", "maxItems"):
+        return False
+    return not (key == "default" and value in ("", 0, False, [], {})) and not (
+        key == "additionalProperties" and value is True
+    )
 
 
 def _flat_part(key: str, value: Any, definitions: dict[str, Any]) -> Any:

@@ -27,16 +27,19 @@ from parallel_mcp.tools.reply import reply
 MAX_QUERIES = 5
 MAX_QUERY_CHARS = 200
 MAX_URLS = 20
+MAX_WARNINGS = 10
 
 Domains = list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=253)]]
 
 
 def _day(text: str) -> str:
+    try:
+        if text and date.fromisoformat(text).isoformat() == text:
+            return text
+    except ValueError:
+        pass
     if text:
-        try:
-            date.fromisoformat(text)
-        except ValueError:
-            raise ValueError("a day written YYYY-MM-DD") from None
+        raise ValueError("a day written YYYY-MM-DD")
     return text
 
 
@@ -47,20 +50,24 @@ class SearchArguments(Arguments):
     """Arguments of `search`."""
 
     objective: str = Field(
-        "", max_length=5_000, description="What to find out, self-contained, in a sentence or two; may name sources."
+        default="",
+        max_length=5_000,
+        description="What to find out, self-contained, in a sentence or two; may name sources.",
     )
     search_queries: list[Annotated[str, StringConstraints(max_length=MAX_QUERY_CHARS)]] = Field(
-        [],
+        default=[],
         max_length=MAX_QUERIES,
         description="2 or 3 keyword queries of 3 to 6 words (at most 5), each from another angle. "
         "Left out, one is made from the objective.",
     )
     include_domains: Domains = Field(
-        [], description="Only these domains. Set only if the user asks: it makes results worse."
+        default=[], description="Only these domains; only if the user asks, since it makes results worse."
     )
-    exclude_domains: Domains = Field([], description="Never these domains. Set only if the user asks.")
-    after_date: Day = Field("", description="Only pages after this day, YYYY-MM-DD. Set only if the user asks.")
-    session_id: str = Field("", max_length=1_000, description="session_id of an earlier answer on the same question.")
+    exclude_domains: Domains = Field(default=[], description="Never these domains; only if the user asks.")
+    after_date: Day = Field(default="", description="Only pages after this day (YYYY-MM-DD); only if the user asks.")
+    session_id: str = Field(
+        default="", max_length=1_000, description="session_id of an earlier answer on the same question."
+    )
 
 
 class WebPage(BaseModel):
@@ -117,10 +124,12 @@ class ExtractArguments(Arguments):
         min_length=1, max_length=MAX_URLS, description="1 to 20 addresses, http or https."
     )
     objective: str = Field(
-        "", max_length=5_000, description="What to look for; focuses the excerpts. Left out, whole pages come."
+        default="", max_length=5_000, description="What to look for; focuses the excerpts. Left out, whole pages come."
     )
-    full_content: bool = Field(False, description="Also the full text of each page, from its top.")
-    session_id: str = Field("", max_length=1_000, description="session_id of an earlier answer on the same question.")
+    full_content: bool = Field(default=False, description="Also the full text of each page, from its top.")
+    session_id: str = Field(
+        default="", max_length=1_000, description="session_id of an earlier answer on the same question."
+    )
 
     @field_validator("urls")
     @classmethod
@@ -221,8 +230,12 @@ def _extract_reply(answer: ExtractResponse) -> CallToolResult:
         for number, (page, shares) in enumerate(zip(answer.results, texts, strict=True), start=1)
     ]
     unread = [
-        UnreadPage(url=failure.url, error_type=failure.error_type, http_status_code=failure.http_status_code)
-        for failure in answer.errors
+        UnreadPage(
+            url=failure.url[:2_000],
+            error_type=one_line(failure.error_type, 80),
+            http_status_code=failure.http_status_code,
+        )
+        for failure in answer.errors[:MAX_URLS]
     ]
     structured = ExtractOutput(
         extract_id=answer.extract_id,
@@ -271,8 +284,8 @@ def _marked_blocks(blocks: list[str]) -> list[str]:
 
 
 def _messages(warnings: list[ApiWarning]) -> list[str] | None:
-    return [warning.message for warning in warnings] or None
+    return [one_line(warning.message, 300) for warning in warnings[:MAX_WARNINGS]] or None
 
 
 def _warning_lines(warnings: list[ApiWarning]) -> list[str]:
-    return [f"Warning: {one_line(warning.message, 300)}" for warning in warnings]
+    return [f"Warning: {message}" for message in _messages(warnings) or []]

@@ -27,9 +27,11 @@ class GetStatusArguments(Arguments):
     """Arguments of `get_status`."""
 
     ids: list[str] = Field(
-        [], max_length=MAX_IDS, description="Handles of runs (trun_…) or groups (tgrp_…). Left out: the recent ones."
+        default=[],
+        max_length=MAX_IDS,
+        description="Handles of runs (trun_…) or groups (tgrp_…). Left out: the recent ones.",
     )
-    limit: int = Field(10, description="How many recent ones, 1 to 20.")
+    limit: int = Field(default=10, description="How many recent ones, 1 to 20.")
 
 
 class StatusLine(BaseModel):
@@ -67,8 +69,8 @@ async def get_status(request: GetStatusArguments, call: Call) -> CallToolResult:
             raise InvalidArguments("`ids` names a FindAll run, which this server cannot read.")
     if request.ids:
         return _status_reply(GetStatusOutput(items=await _lines(list(dict.fromkeys(request.ids)), call)))
-    recent = await call.app.ledger.recent(call.owner, max(1, min(request.limit, MAX_IDS)))
-    spent = await call.app.ledger.spent(call.owner)
+    recent = await call.app.creator.ledger.recent(call.owner, max(1, min(request.limit, MAX_IDS)))
+    spent = await call.app.creator.ledger.spent(call.owner)
     return _status_reply(
         GetStatusOutput(
             items=await _lines([entry.handle for entry in recent], call),
@@ -88,7 +90,7 @@ async def _lines(handles: list[str], call: Call) -> list[StatusLine]:
 
     async def read(handle: str, api: ParallelApi) -> None:
         try:
-            outcomes[handle] = await _line(handle, api)
+            outcomes[handle] = await _line(handle, api, call)
         except ResearchError as error:
             outcomes[handle] = error
 
@@ -101,11 +103,13 @@ async def _lines(handles: list[str], call: Call) -> list[StatusLine]:
     return [_line_of(handle, outcomes[handle]) for handle in handles]
 
 
-async def _line(handle: str, api: ParallelApi) -> StatusLine:
+async def _line(handle: str, api: ParallelApi, call: Call) -> StatusLine:
     try:
         if handle_kind(handle) == "group":
             return _group_line(await api.retrieve_group(handle))
-        return run_line(await api.retrieve_run(handle))
+        run = await api.retrieve_run(handle)
+        await call.note(run)
+        return run_line(run)
     except NotFound:
         return StatusLine(id=handle, kind=handle_kind(handle), status="not_found", is_active=False)
 
@@ -131,10 +135,10 @@ def run_line(run: TaskRun) -> StatusLine:
     )
 
 
-def next_for(run: TaskRun, *, cursor: str = "") -> str:
-    """The next call for a run in its present state."""
+def next_for(run: TaskRun, *, cursor: str = "", timeout_s: float | None = None) -> str:
+    """The next call for a run in its present state; a wait that the caller chose is kept."""
     if run.is_active:
-        return next_call("watch_progress", id=run.run_id, cursor=cursor)
+        return next_call("watch_progress", id=run.run_id, timeout_s=timeout_s, cursor=cursor)
     if run.status == "completed":
         return next_call("get_result", id=run.run_id)
     if run.is_final:

@@ -1,23 +1,24 @@
 """Starting research tasks."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from mcp.types import CallToolResult
 from pydantic import AfterValidator, BaseModel, Field
 
-from parallel_mcp.api.models import TaskRunInput
-from parallel_mcp.ledger import Intent
+from parallel_mcp.api.models import TaskRun, TaskRunInput
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.settings import Settings
-from parallel_mcp.tasks.creating import Creation, create_run, fingerprint_of, priced
+from parallel_mcp.tasks.creating import intent_for
 from parallel_mcp.tasks.handles import platform_link, run_handle
 from parallel_mcp.tasks.processors import Processor, ProcessorName, processor_named
 from parallel_mcp.tasks.specs import metadata, source_policy, task_input, task_spec
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
-from parallel_mcp.tools.reply import next_call, reply
+from parallel_mcp.tools.reply import reply
 from parallel_mcp.tools.search import Day, Domains
+from parallel_mcp.tools.status import next_for
 
 MAX_TITLE_CHARS = 120
 
@@ -32,33 +33,29 @@ class TaskRequest(Arguments):
     """What a research task is made of."""
 
     input: str = Field(
-        "", max_length=25_000, description="What to research, self-contained: entity, scope, period. Or input_fields."
+        default="", max_length=25_000, description="What to research, self-contained: entity, scope, period."
     )
     input_fields: dict[str, Any] = Field(
-        {}, description='The input as named values instead, such as {"company": "Acme", "website": "acme.com"}.'
+        default={}, description='Instead of input: named values, such as {"company": "Acme", "website": "acme.com"}.'
     )
     output: str = Field(
-        "",
-        max_length=15_000,
-        description="What the report should contain and how. Left out: a Markdown report on the input.",
+        default="", max_length=15_000, description="What the report should contain. Left out: a Markdown report."
     )
     output_schema: dict[str, Any] = Field(
-        {},
-        description="Instead of output: a JSON Schema of the fields wanted (root object, flat, each with a "
-        "description, no fields for sources: every result has them).",
+        default={},
+        description="Instead of output: a flat JSON Schema (root object) of the fields wanted, each described; "
+        "no fields for sources, every result has them.",
     )
-    processor: Annotated[ProcessorName | None, Field(description="Depth, price and time per run.")] = None
-    include_domains: Domains = Field([], description="Only these domains. Set only if the user asks.")
-    exclude_domains: Domains = Field([], description="Never these domains. Set only if the user asks.")
-    after_date: Day = Field("", description="Only sources after this day, YYYY-MM-DD. Set only if the user asks.")
-    previous_interaction_id: str = Field("", description="Id of a completed run whose context this one continues.")
-    metadata: dict[str, Any] = Field(
-        {}, description="Up to 16-character keys and 512-character values to keep with it."
-    )
+    processor: Annotated[ProcessorName | None, Field(description="Depth, price and time of the run.")] = None
+    include_domains: Domains = Field(default=[], description="Only these domains; only if the user asks.")
+    exclude_domains: Domains = Field(default=[], description="Never these domains; only if the user asks.")
+    after_date: Day = Field(default="", description="Only sources after this day (YYYY-MM-DD); only if the user asks.")
+    previous_interaction_id: str = Field(default="", description="Completed run whose context this one continues.")
+    metadata: dict[str, Any] = Field(default={}, description="Short keys and values to keep with the run.")
     idempotency_key: Annotated[str, AfterValidator(_key)] = Field(
-        "", description="Same key, same run: makes repeating a call safe. Letters, digits, _ and -, at most 64."
+        default="", description="Same key, same run. At most 64 letters, digits, _ or -."
     )
-    force_new: bool = Field(False, description="Start another run although an equal one is active. It is billed again.")
+    force_new: bool = Field(default=False, description="Start another run although an equal one is active.")
 
 
 class CreateTaskArguments(TaskRequest):
@@ -87,24 +84,52 @@ async def create_task(request: CreateTaskArguments, call: Call) -> CallToolResul
     exist. Then call watch_progress with the run_id, and get_result once it is ready. There is no cancel: a run
     that is started is billed. Try one run before starting many.
     """
-    processor = _processor(request, call.settings)
+    started = await start(request, call)
+    return _created_reply(started)
+
+
+@dataclass(frozen=True)
+class Started:
+    """A run that a call has started or found."""
+
+    run: TaskRun
+    processor: Processor
+    deduplicated: bool
+
+    @property
+    def headline(self) -> str:
+        """What happened, and what it cost."""
+        run = self.run
+        if self.deduplicated:
+            return (
+                f"This is the run of an equal earlier call, not a new one: {run.run_id} ({run.status}). "
+                "Nothing was created or charged; force_new=true starts another."
+            )
+        return (
+            f"Started {run.run_id} ({run.processor or self.processor.name}, {run.status}) for "
+            f"${self.processor.price_usd:.3f}. It usually takes {self.processor.usual_duration}."
+        )
+
+
+async def start(request: TaskRequest, call: Call) -> Started:
+    """Create the run that a request asks for, or find the one that an equal request made.
+
+    Raises:
+        ResearchError: See `Creator.create`, `run_input`.
+    """
+    processor = chosen_processor(request, call.settings)
     task = run_input(request, processor)
-    creation = await create_run(
-        call.api,
-        call.app.ledger,
-        call.settings,
-        Intent(
-            owner=call.owner,
-            fingerprint=fingerprint_of(task),
-            idempotency_key=request.idempotency_key,
-            processor=processor.name,
-            price_usd=priced(processor),
-            title=title_of(request),
-        ),
+    intent = intent_for(
         task,
-        force_new=request.force_new,
+        processor,
+        owner=call.owner,
+        idempotency_key=request.idempotency_key,
+        title=title_of(request) if call.settings.ledger_titles else "",
     )
-    return _created_reply(creation, processor)
+    creation = await call.app.creator.create(
+        call.api, intent, task, force_new=request.force_new, price_approved=call.price_approved
+    )
+    return Started(creation.run, processor, creation.deduplicated)
 
 
 def run_input(request: TaskRequest, processor: Processor) -> TaskRunInput:
@@ -132,32 +157,26 @@ def title_of(request: TaskRequest) -> str:
     return one_line(request.input or ", ".join(values), MAX_TITLE_CHARS)
 
 
-def _processor(request: TaskRequest, settings: Settings) -> Processor:
+def chosen_processor(request: TaskRequest, settings: Settings) -> Processor:
+    """The processor of a request, or the default one."""
     processor = processor_named(request.processor or settings.default_processor)
     assert processor is not None  # both names were checked: one by its schema, one when the server was built
     return processor
 
 
-def _created_reply(creation: Creation, processor: Processor) -> CallToolResult:
-    run = creation.run
+def _created_reply(started: Started) -> CallToolResult:
+    run, processor = started.run, started.processor
     structured = CreateTaskOutput(
         run_id=run.run_id,
         status=run.status,
         processor=run.processor or processor.name,
-        price_usd=0 if creation.deduplicated else processor.price_usd,
+        price_usd=0 if started.deduplicated else processor.price_usd,
         usual_duration=processor.usual_duration,
-        deduplicated=creation.deduplicated,
+        deduplicated=started.deduplicated,
         link=platform_link(run.run_id),
-        next=next_call("watch_progress", id=run.run_id) if run.is_active else next_call("get_result", id=run.run_id),
+        next=next_for(run),
         untrusted_warnings=[one_line(warning.message, 300) for warning in run.warnings] or None,
     )
-    headline = (
-        f"This is the run of an equal earlier call, not a new one: {run.run_id} ({run.status}). "
-        "Nothing was created or charged; force_new=true starts another."
-        if creation.deduplicated
-        else f"Started {run.run_id} ({structured.processor}, {run.status}) for ${processor.price_usd:.3f}. "
-        f"It usually takes {processor.usual_duration}."
-    )
     warnings = [marked("\n".join(structured.untrusted_warnings))] if structured.untrusted_warnings else []
-    lines = [headline, *warnings, f"The user can see it at {structured.link}", f"Next: {structured.next}"]
+    lines = [started.headline, *warnings, f"The user can see it at {structured.link}", f"Next: {structured.next}"]
     return reply("\n".join(lines), structured)

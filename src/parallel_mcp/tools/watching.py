@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from parallel_mcp.errors import UpstreamUnavailable
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.handles import run_handle
 from parallel_mcp.tasks.processors import processor_named
-from parallel_mcp.tasks.trace import Message
+from parallel_mcp.tasks.trace import Message, read_cursor
 from parallel_mcp.tasks.watching import Snapshot, watching
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
@@ -35,8 +36,8 @@ class WatchProgressArguments(Arguments):
     """Arguments of `watch_progress`."""
 
     id: str = Field(description="Handle of the run (trun_…).")
-    timeout_s: float = Field(45, ge=0, description="Seconds to wait at most; 45 is the most that is waited.")
-    cursor: str = Field("", description="cursor of the last watch of this run: gives only what is new since.")
+    timeout_s: float = Field(default=45, ge=0, description="Seconds to wait at most; 45 is the most that is waited.")
+    cursor: str = Field(default="", description="cursor of the last watch of this run: gives only what is new since.")
 
 
 class WatchProgressOutput(BaseModel):
@@ -78,45 +79,53 @@ async def watch_progress(request: WatchProgressArguments, call: Call) -> CallToo
     the run goes on between the calls, and leaving it costs nothing more. When result_ready is true call get_result.
     """
     run_id = run_handle(request.id)
-    watched = await watch(call, run_id, request.cursor, allowed_wait_s(request.timeout_s, call.settings))
-    return _watched_reply(watched)
+    wait_s = allowed_wait_s(request.timeout_s, call.settings)
+    watched = await watch(call, run_id, wait_s=wait_s, cursor=request.cursor)
+    return _watched_reply(watched, request)
 
 
-async def watch(call: Call, run_id: str, cursor: str, wait_s: float) -> Watched:
+async def watch(
+    call: Call, run_id: str, *, wait_s: float, cursor: str = "", first_message: str = "starting"
+) -> Watched:
     """Watch a run until it is no longer active or the time is up, reporting progress to the client.
 
     Raises:
         UpstreamError: The run cannot be read.
     """
-    seen: Watched | None = None
+    deadline = anyio.current_time() + wait_s
+    last: Snapshot | None = None
     messages: list[Message] = []
-    with anyio.move_on_after(wait_s):
-        async with reporting(call) as report, watching(call.api, run_id, cursor) as snapshots:
-            async for snapshot in snapshots:
-                messages += snapshot.new_messages
-                seen = Watched(snapshot, tuple(messages))
-                report.update(_progress_line(seen), snapshot.meter)
-            if seen is not None and seen.run.status == "completed":
-                report.finish(_progress_line(seen))
-    return seen or await _present_state(call.api, run_id, cursor)
+    with anyio.CancelScope(deadline=deadline):
+        async with reporting(call, first_message) as report, watching(call.api, run_id, cursor) as snapshots:
+            async for last in snapshots:
+                messages += last.new_messages
+                report.update(_progress_line(last, messages), last.meter)
+            if last is not None and last.run.status == "completed":
+                report.finish(_progress_line(last, messages))
+    if last is None:
+        last = await _present_state(call.api, run_id, cursor, by=deadline + LAST_LOOK_S)
+    await call.note(last.run)
+    return Watched(last, tuple(messages))
 
 
-async def _present_state(api: ParallelApi, run_id: str, cursor: str) -> Watched:
+async def _present_state(api: ParallelApi, run_id: str, cursor: str, *, by: float) -> Snapshot:
     """The state of a run of which a watch has seen nothing, because it had no time or no stream."""
-    with anyio.move_on_after(LAST_LOOK_S):
+    known = cursor if read_cursor(cursor) else ""
+    with anyio.CancelScope(deadline=by):
         run = await api.retrieve_run(run_id)
-        return Watched(Snapshot(run, None, None, None, (), cursor, cursor_fits=True), ())
+        return Snapshot(run, None, None, None, (), known, cursor_fits=known == cursor)
     raise UpstreamUnavailable("The Parallel API did not say in time how the run stands; the run is not affected")
 
 
-def _progress_line(seen: Watched) -> str:
+def _progress_line(last: Snapshot, messages: Sequence[Message]) -> str:
     """Our own phase word first, then what the research does."""
-    return f"{seen.run.status}: {seen.messages[-1].text}" if seen.messages else seen.run.status
+    return f"{last.run.status}: {messages[-1].text}" if messages else last.run.status
 
 
-def _watched_reply(watched: Watched) -> CallToolResult:
+def _watched_reply(watched: Watched, request: WatchProgressArguments) -> CallToolResult:
     run, last = watched.run, watched.last
     processor = processor_named(run.processor)
+    chosen_wait_s = request.timeout_s if "timeout_s" in request.model_fields_set else None
     structured = WatchProgressOutput(
         id=run.run_id,
         status=run.status,
@@ -129,7 +138,7 @@ def _watched_reply(watched: Watched) -> CallToolResult:
         sources_considered=last.sources_considered,
         cursor=last.cursor,
         remark=None if last.cursor_fits else "The cursor does not belong to this run, so all messages are given.",
-        next=next_for(run, cursor=last.cursor),
+        next=next_for(run, cursor=last.cursor, timeout_s=chosen_wait_s),
         untrusted_messages=[one_line(message.text, MAX_MESSAGE_CHARS) for message in watched.messages[-MAX_MESSAGES:]],
         untrusted_error=one_line(run.error.message, 500) if run.error else None,
     )

@@ -1,0 +1,51 @@
+"""Asking the user before a create that costs more than one call may, where the client can ask."""
+
+from __future__ import annotations
+
+from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.resolve import Elicit
+from pydantic import BaseModel, Field
+
+from parallel_mcp.settings import env_name
+from parallel_mcp.tasks.creating import is_dear
+from parallel_mcp.tools.call import App
+from parallel_mcp.tools.tasks import TaskRequest, chosen_processor
+
+MODERN_ERA = "2026-07-28"
+
+
+class Approval(BaseModel):
+    """The user's answer."""
+
+    approve: bool = Field(description="Start it at this price?")
+
+
+def ask_for_approval(request: TaskRequest, context: Context[App]) -> Approval | Elicit[Approval]:
+    """The question, if the price calls for one and the client can be asked; otherwise no approval.
+
+    Asking a client that cannot answer would fail the whole call.
+    """
+    settings = context.request_context.lifespan_context.settings
+    processor = chosen_processor(request, settings)
+    if not is_dear(processor.price_usd, settings) or not _can_be_asked(context):
+        return Approval(approve=False)
+    return Elicit(
+        f"Start a research task with {processor.name} for ${processor.price_usd:.2f}? It is above the limit of "
+        f"${settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}) and usually takes "
+        f"{processor.usual_duration}. A started run cannot be cancelled.",
+        Approval,
+    )
+
+
+def was_approved(answer: ElicitationResult[Approval]) -> bool:
+    """Whether the user said yes; dismissing the question is a no."""
+    return isinstance(answer, AcceptedElicitation) and answer.data.approve
+
+
+def _can_be_asked(context: Context[App]) -> bool:
+    capabilities = context.client_capabilities
+    elicitation = capabilities.elicitation if capabilities else None
+    if elicitation is None or (elicitation.form is None and elicitation.url is not None):
+        return False
+    return context.protocol_version == MODERN_ERA or context.session.can_send_request

@@ -1,0 +1,71 @@
+"""Creating, waiting and reading in one call."""
+
+from __future__ import annotations
+
+import anyio
+from mcp.types import CallToolResult
+from pydantic import Field
+
+from parallel_mcp.api.models import TaskRun
+from parallel_mcp.errors import UpstreamError
+from parallel_mcp.tools.call import Call
+from parallel_mcp.tools.reply import reply
+from parallel_mcp.tools.results import (
+    GetResultArguments,
+    GetResultOutput,
+    ResultAnswer,
+    not_ready,
+    result_of,
+    result_within,
+)
+from parallel_mcp.tools.tasks import TaskRequest, start
+from parallel_mcp.tools.waiting import allowed_wait_s
+
+
+class RunTaskArguments(TaskRequest):
+    """Arguments of `run_task`."""
+
+    timeout_s: float = Field(default=45, ge=0, description="Seconds to wait at most; 45 is the most that is waited.")
+
+
+class RunTaskOutput(GetResultOutput):
+    """Structured half of `run_task`."""
+
+    price_usd: float = Field(description="What this call cost; 0 if the run existed already.")
+    deduplicated: bool = Field(description="True: an equal run existed and was returned; nothing was created.")
+
+
+async def run_task(request: RunTaskArguments, call: Call) -> CallToolResult:
+    """Start a research task, wait up to 45 seconds for it, and get its cited result if it is ready by then.
+
+    As create_task, watch_progress and get_result in one call; costs as create_task. Best with lite, base and core-fast.
+    If the run takes longer you get its handle: go on with watch_progress, do not call this again. If your call times
+    out, calling again with the same arguments finds the same run and costs nothing.
+    """
+    deadline = anyio.current_time() + allowed_wait_s(request.timeout_s, call.settings)
+    started = await start(request, call)
+    try:
+        answer = await _answer_by(deadline, started.run, call)
+    except UpstreamError as error:
+        answer = not_ready(started.run)
+        answer = ResultAnswer(f"The run could not be followed: {error}.\n{answer.text}", answer.structured)
+    structured = RunTaskOutput(
+        **answer.structured.model_dump(),
+        price_usd=0 if started.deduplicated else started.processor.price_usd,
+        deduplicated=started.deduplicated,
+    )
+    return reply(f"{started.headline}\n{answer.text}", structured)
+
+
+async def _answer_by(deadline: float, run: TaskRun, call: Call) -> ResultAnswer:
+    """The result of a run if it is there by then, else how the run stands.
+
+    Raises:
+        RunFailed: The run failed.
+        UpstreamError: The run could not be followed; it goes on.
+    """
+    request = GetResultArguments(id=run.run_id)
+    if run.is_active:
+        wait_s = max(0.0, deadline - anyio.current_time())
+        return await result_within(wait_s, request, call, first_message=f"{run.run_id} started")
+    return await result_of(request, call)

@@ -1,0 +1,397 @@
+"""Nothing paid is lost or bought twice: across processes, restarts, cancellations and deaths."""
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+import anyio
+import pytest
+from mcp import Client
+from mcp.types import ElicitRequestParams, ElicitResult
+
+from parallel_mcp.api.connections import Timeouts
+from parallel_mcp.server import build_server
+from parallel_mcp.settings import load_settings
+from parallel_mcp.simulator import Fault
+from tests.conftest import Upstream
+from tests.connecting import (
+    KEY,
+    LEGACY,
+    MODERN,
+    connected,
+    create,
+    failure,
+    http_client,
+    serving_http,
+    structured,
+    text_of,
+)
+from tests.faults import (
+    ScriptedFault,
+    close_without_answer,
+    cut_body,
+    faulty,
+    late,
+    replace_body,
+    reset_after_accept,
+    respond_after_forward,
+    stall,
+)
+from tests.faults.kinds import Fault as ByteFault
+
+RUNS = "/v1/tasks/runs"
+TASK: dict[str, Any] = {"input": "What does grid-scale battery storage cost?", "processor": "core-fast"}
+NEVER: dict[str, Any] = {**TASK, "metadata": {"sim": "never"}}
+META: dict[str, Any] = {
+    "io.modelcontextprotocol/protocolVersion": MODERN,
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+
+
+class Server:
+    """A server process in the hands of a test."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self._number = 0
+
+    def send(self, method: str, **params: Any) -> int:
+        """Send a request; its number."""
+        self._number += 1
+        self._write({"jsonrpc": "2.0", "id": self._number, "method": method, "params": {**params, "_meta": META}})
+        return self._number
+
+    def cancel(self, number: int) -> None:
+        """Say that the answer to a request is no longer wanted."""
+        self._write({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": number}})
+
+    def call(self, tool: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Call a tool and wait for its result."""
+        number = self.send("tools/call", name=tool, arguments=arguments)
+        for line in cast("IO[str]", self.process.stdout):
+            message = json.loads(line)
+            if message.get("id") == number:
+                return cast("dict[str, Any]", message["result"])
+        raise AssertionError("the server closed stdout before it answered")
+
+    def _write(self, message: dict[str, Any]) -> None:
+        stdin = cast("IO[str]", self.process.stdin)
+        stdin.write(json.dumps(message) + "\n")
+        stdin.flush()
+
+
+@contextmanager
+def serving_stdio(url: str, ledger: Path, **settings: str) -> Generator[Server]:
+    """A server process with a ledger in a file."""
+    environment = {"PARALLEL_BASE_URL": url, "PARALLEL_API_KEY": KEY, "PARALLEL_MCP_LEDGER": str(ledger)}
+    environment |= {f"PARALLEL_MCP_{name.upper()}": value for name, value in settings.items()}
+    command = [sys.executable, "-W", "error", "-m", "parallel_mcp"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe) as process:
+        try:
+            yield Server(process)
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    """Where a ledger file will be."""
+    return tmp_path / "data" / "ledger.sqlite3"
+
+
+def test_same_key_gives_the_same_run_in_two_processes_and_after_a_restart(upstream: Upstream, ledger: Path) -> None:
+    """The model, the client or the machine may have been restarted in between."""
+    keyed = {**TASK, "idempotency_key": "report-1"}
+    with serving_stdio(upstream.url, ledger) as one, serving_stdio(upstream.url, ledger) as other:
+        first = one.call("create_task", keyed)["structuredContent"]
+        second = other.call("create_task", keyed)["structuredContent"]
+        changed = other.call("create_task", {**keyed, "input": "something else"})
+    with serving_stdio(upstream.url, ledger) as restarted:
+        third = restarted.call("create_task", keyed)["structuredContent"]
+        listed = restarted.call("get_status", {})["structuredContent"]
+
+    assert (first["deduplicated"], second["deduplicated"], third["deduplicated"]) == (False, True, True)
+    assert first["run_id"] == second["run_id"] == third["run_id"]
+    assert changed["isError"]
+    assert "idempotency_conflict" in changed["content"][0]["text"]
+    assert [item["id"] for item in listed["items"]] == [first["run_id"]]
+    assert listed["spent_usd_last_hour"] == 0.025
+    assert upstream.simulator.accepted_runs == 1
+    assert len(upstream.sent("POST", RUNS)) == 1
+
+
+def test_cancelled_create_is_finished_and_found_by_the_repeat(upstream: Upstream, ledger: Path) -> None:
+    """The client gave up on a create that the API answered two seconds later."""
+    with late_answers(upstream) as url, serving_stdio(url, ledger) as server:
+        number = server.send("tools/call", name="create_task", arguments=NEVER)
+        wait_for_create(upstream)
+        server.cancel(number)
+        repeated = server.call("create_task", NEVER)["structuredContent"]
+
+    assert repeated["deduplicated"]
+    assert upstream.simulator.accepted_runs == 1
+
+
+@pytest.mark.parametrize("end", ["end of input", "SIGTERM"])
+def test_server_that_is_stopped_finishes_and_records_a_create_on_its_way(
+    upstream: Upstream, ledger: Path, end: str
+) -> None:
+    """The money is spent; the run must be found when the assistant starts again."""
+    with late_answers(upstream) as url, serving_stdio(url, ledger) as server:
+        server.send("tools/call", name="create_task", arguments=NEVER)
+        wait_for_create(upstream)
+        if end == "SIGTERM":
+            server.process.send_signal(signal.SIGTERM)
+        else:
+            cast("IO[str]", server.process.stdin).close()
+        assert server.process.wait(timeout=16) == 0
+    with serving_stdio(upstream.url, ledger) as restarted:
+        repeated = restarted.call("create_task", NEVER)["structuredContent"]
+
+    assert repeated["deduplicated"]
+    assert upstream.simulator.accepted_runs == 1
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_create_of_an_http_caller_who_disconnects_is_found_by_the_repeat(upstream: Upstream, mode: str) -> None:
+    """In the 2026 protocol, closing the stream cancels the call, and clients send it again by themselves."""
+    with late_answers(upstream) as url, serving_http(load_settings({"base_url": url, "ledger": "memory"})) as address:
+        async with http_client(address, KEY, mode=mode) as client:
+            with anyio.move_on_after(0.5):
+                await client.call_tool("create_task", NEVER)
+        async with http_client(address, KEY, mode=mode) as client:
+            repeated = structured(await client.call_tool("create_task", NEVER))
+
+    assert repeated["deduplicated"]
+    assert upstream.simulator.accepted_runs == 1
+
+
+@pytest.mark.parametrize("safe_create", ["plain", "group"])
+def test_killed_server_never_buys_twice(upstream: Upstream, ledger: Path, safe_create: str) -> None:
+    """With a plain create the repeat says that the outcome is unknown; with a group it finds the run."""
+    keyed = {**NEVER, "idempotency_key": "k"}
+    with late_answers(upstream) as url, serving_stdio(url, ledger, safe_create=safe_create) as server:
+        server.send("tools/call", name="create_task", arguments=keyed)
+        wait_for_create(upstream)
+        server.process.kill()
+        server.process.wait()
+    db = sqlite3.connect(ledger)
+    assert db.execute("SELECT state FROM entries").fetchall() == [("intent",)]
+    db.execute("UPDATE entries SET at = at - 60")  # another process may take twenty seconds over it; that is over
+    db.commit()
+    db.close()
+    with serving_stdio(upstream.url, ledger, safe_create=safe_create) as restarted:
+        repeated = restarted.call("create_task", keyed)
+
+    assert upstream.simulator.accepted_runs == 1
+    if safe_create == "plain":
+        assert "outcome is unknown; nothing was sent now" in repeated["content"][0]["text"]
+    else:
+        assert repeated["structuredContent"]["deduplicated"]
+
+
+LOST: dict[str, Callable[[], ByteFault]] = {
+    "reset after sending": reset_after_accept,
+    "closed without answer": close_without_answer,
+    "body cut": lambda: cut_body(20),
+    "stalled": stall,
+    "502": lambda: respond_after_forward(502, b"<html>"),
+    "success with HTML": lambda: replace_body(b"<html>", "text/html"),
+}
+
+
+@pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
+async def test_lost_answer_is_read_back_from_the_group(upstream: Upstream, fault: Callable[[], ByteFault]) -> None:
+    """The group's id was written down before the run was put into it."""
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(method="POST", path=r"/v1/tasks/groups/[^/]+/runs", fault=fault(), times=None))
+        async with connected("memory", proxy.url, timeouts=Timeouts(create_s=1), safe_create="group") as client:
+            created = structured(await client.call_tool("create_task", NEVER))
+            again = structured(await client.call_tool("create_task", NEVER))
+
+    assert upstream.simulator.accepted_runs == 1
+    assert created["run_id"] == again["run_id"]
+    assert not created["deduplicated"]
+
+
+async def test_budget_of_a_dollar_an_hour_ends_with_the_third_ultra(upstream: Upstream) -> None:
+    """Three cost 90 cents; the fourth and fifth are refused before anything is sent."""
+    async with connected("memory", upstream.url, max_usd_per_hour=1) as client:
+        for number in range(3):
+            await create(client, input=f"question {number}", processor="ultra")
+        refused = [
+            await failure(client, "create_task", {"input": f"question {number}", "processor": "ultra"})
+            for number in (4, 5)
+        ]
+
+    assert upstream.simulator.accepted_runs == 3
+    assert len(upstream.sent("POST", RUNS)) == 3
+    for text in refused:
+        assert "$0.900 are spent or reserved" in text
+        assert "retrying will not help" in text
+
+
+async def test_fifty_creates_at_once_cannot_overshoot_the_budget(upstream: Upstream) -> None:
+    """Checking and reserving are one step."""
+    async with (
+        connected("memory", upstream.url, max_usd_per_hour=0.25) as client,
+        anyio.create_task_group() as creating,
+    ):
+        for number in range(50):
+            arguments = {"input": f"question {number}", "processor": "core-fast"}
+            creating.start_soon(client.call_tool, "create_task", arguments)
+
+    assert upstream.simulator.accepted_runs == 10
+
+
+async def test_no_more_runs_than_allowed_are_active_at_once(upstream: Upstream) -> None:
+    """A place is free again when a run was seen to have ended."""
+    async with connected("memory", upstream.url, max_active_runs=2) as client:
+        first = await create(client, "never", input="a")
+        await create(client, "never", input="b")
+        text = await failure(client, "create_task", {"input": "c"})
+        upstream.simulator.finish(first)
+        await client.call_tool("watch_progress", {"id": first})
+        await create(client, "never", input="c")
+
+    assert "PARALLEL_MCP_MAX_ACTIVE_RUNS" in text
+    assert upstream.simulator.accepted_runs == 3
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+@pytest.mark.parametrize("approve", [True, False, None])
+async def test_dear_create_asks_the_user_where_the_client_can(
+    upstream: Upstream, mode: str, approve: bool | None
+) -> None:
+    """Above the limit of one call the person decides, not the model."""
+    questions: list[str] = []
+
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        questions.append(params.message)
+        if approve is None:
+            return ElicitResult(action="decline")
+        return ElicitResult(action="accept", content={"approve": approve})
+
+    settings = load_settings({"base_url": upstream.url, "api_key": KEY, "ledger": "memory"})
+    async with Client(build_server(settings), mode=mode, elicitation_callback=answer) as client:
+        result = await client.call_tool("create_task", {**TASK, "processor": "ultra4x"})
+        cheap = await client.call_tool("create_task", {**TASK, "processor": "lite"})
+
+    assert len(questions) == 1
+    assert "ultra4x for $1.20" in questions[0]
+    assert not cheap.is_error
+    assert bool(result.is_error) is not bool(approve)
+    assert upstream.simulator.accepted_runs == (2 if approve else 1)
+
+
+async def test_quick_task_is_answered_in_one_call(upstream: Upstream, client: Client) -> None:
+    """With the run id in the first progress message, in case the call is cut off."""
+    seen: list[str] = []
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        seen.append(message or "")
+
+    result = await client.call_tool("run_task", {**TASK, "metadata": {"sim": "latency=30"}}, progress_callback=note)
+
+    typed = structured(result)
+    assert typed["status"] == "completed"
+    assert typed["price_usd"] == 0.025
+    assert typed["untrusted"]["citations"]
+    assert typed["untrusted"]["citations"][0]["url"] in text_of(result)
+    assert typed["id"] in text_of(result)
+    assert seen[0].startswith(typed["id"])
+
+
+async def test_slow_task_hands_back_its_run_in_time_and_a_repeat_costs_nothing(
+    upstream: Upstream, client: Client
+) -> None:
+    """The repeat is what clients and models do after a time-out."""
+    with anyio.fail_after(2):
+        result = await client.call_tool("run_task", {**NEVER, "timeout_s": 1})
+    with anyio.move_on_after(0.3):
+        await client.call_tool("run_task", {**NEVER, "timeout_s": 40})
+    repeated = structured(await client.call_tool("run_task", {**NEVER, "timeout_s": 0}))
+
+    typed = structured(result)
+    assert typed["is_final"] is False
+    assert typed["next"].startswith(f'watch_progress(id="{typed["id"]}"')
+    assert (repeated["id"], repeated["price_usd"], repeated["deduplicated"]) == (typed["id"], 0, True)
+    assert upstream.simulator.accepted_runs == 1
+
+
+async def test_failed_task_says_so_with_its_run(client: Client) -> None:
+    """The run id is in every outcome."""
+    text = await failure(client, "run_task", {**TASK, "metadata": {"sim": "latency=6 fails"}})
+
+    assert "Code: run_failed" in text
+    assert "trun_" in text
+
+
+async def test_task_that_cannot_be_followed_still_names_its_run(upstream: Upstream, client: Client) -> None:
+    """It is paid for, whatever the network does next."""
+    upstream.simulator.add_fault(Fault("GET", f"{RUNS}/.*", times=None, status=401, body="{}"))
+
+    result = await client.call_tool("run_task", {**NEVER, "timeout_s": 2})
+
+    typed = structured(result)
+    assert typed["id"].startswith("trun_")
+    assert "could not be followed" in text_of(result)
+
+
+def test_ledger_holds_neither_the_key_nor_the_input(upstream: Upstream, ledger: Path) -> None:
+    """The file outlives the conversation, and others may back it up."""
+    secret_end = "the part behind the title"
+    task = {"input": "x" * 130 + secret_end, "metadata": {"note": "canary-metadata"}}
+    with serving_stdio(upstream.url, ledger) as server:
+        created = server.call("create_task", task)
+        stored = b"".join(path.read_bytes() for path in ledger.parent.iterdir())
+    with serving_stdio(upstream.url, ledger, ledger_titles="false") as server:
+        server.call("create_task", {"input": "an untitled question"})
+        untitled = b"".join(path.read_bytes() for path in ledger.parent.iterdir())
+
+    assert not created.get("isError")
+    assert b"x" * 100 in stored
+    for canary in (KEY, secret_end, "canary-metadata"):
+        assert canary.encode() not in stored
+    assert b"an untitled question" not in untitled
+    assert ledger.stat().st_mode & 0o777 == 0o600
+
+
+async def test_unusable_ledger_refuses_creates_and_lets_reads_go_on(upstream: Upstream, tmp_path: Path) -> None:
+    """Without it, nobody knows what was bought before."""
+    async with connected("memory", upstream.url) as client:
+        run_id = await create(client)
+    async with connected("memory", upstream.url, ledger=str(tmp_path)) as client:
+        text = await failure(client, "create_task", TASK)
+        status = structured(await client.call_tool("get_status", {"ids": [run_id]}))
+        watched = structured(await client.call_tool("watch_progress", {"id": run_id}))
+
+    assert "Code: ledger_unavailable" in text
+    assert "PARALLEL_MCP_LEDGER=memory" in text
+    assert status["items"][0]["id"] == run_id
+    assert watched["status"] == "completed"
+    assert upstream.simulator.accepted_runs == 1
+
+
+@contextmanager
+def late_answers(upstream: Upstream) -> Generator[str]:
+    """The API creates at once, and answers two seconds later."""
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(method="POST", path=f"{RUNS}|/v1/tasks/groups/[^/]+/runs", fault=late(2), times=None))
+        yield proxy.url
+
+
+def wait_for_create(upstream: Upstream) -> None:
+    """Until the API has accepted a run."""
+    deadline = time.monotonic() + 10
+    while not upstream.simulator.accepted_runs:
+        assert time.monotonic() < deadline, "no run was created"
+        time.sleep(0.02)
