@@ -55,8 +55,8 @@ async def test_unknown_handle_is_an_error_of_the_tools_and_a_line_of_the_status(
     ("tool", "arguments", "advice"),
     [
         ("watch_progress", {"id": "trun_1", "timeout": 5}, "did you mean `timeout_s`"),
-        ("get_result", {"run_id": "trun_1"}, "`run_id` is not an argument of this tool"),
-        ("search", {"query": "x"}, "did you mean `search_queries`"),
+        ("get_result", {"run_id": "trun_1"}, "did you mean `id`"),
+        ("search", {"query": "x"}, "did you mean `objective`"),
         ("create_task", {"input": "x", "output_shema": {}}, "did you mean `output_schema`"),
     ],
 )

@@ -65,6 +65,9 @@ async def test_json_result_is_exact_in_one_half_and_readable_in_the_other(client
     assert "**cost_per_kwh** (" in text
     assert "confidence) [1" in text
     assert "## Sources" in text
+    evidence = structured(result)["untrusted"]["evidence"]
+    assert set(SCHEMA["properties"]) <= {entry["field"] for entry in evidence}
+    assert all(entry["sources"] and entry["confidence"] for entry in evidence)
 
 
 async def test_fields_narrow_a_json_result(client: Client) -> None:
@@ -223,7 +226,7 @@ async def test_recent_runs_are_found_without_their_ids(upstream: Upstream) -> No
 
     assert "No runs" in text_of(nothing)
     assert [item["id"] for item in structured(known)["items"]] == [second, first]
-    assert "Spent: $0.050 this hour" in text_of(known)
+    assert "Spent on tasks: $0.050 in the last hour" in text_of(known)
     assert [item["id"] for item in structured(one)["items"]] == [second]
 
 

@@ -236,7 +236,7 @@ async def test_budget_of_a_dollar_an_hour_ends_with_the_third_ultra(upstream: Up
     assert len(upstream.sent("POST", RUNS)) == 3
     for text in refused:
         assert "$0.900 are spent or reserved" in text
-        assert "retrying will not help" in text
+        assert "Retrying now will not help" in text
 
 
 async def test_fifty_creates_at_once_cannot_overshoot_the_budget(upstream: Upstream) -> None:

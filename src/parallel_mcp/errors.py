@@ -85,6 +85,7 @@ class OverBudget(ResearchError):
     """The price would exceed a limit set by the operator."""
 
     code = "over_budget"
+    retry_advice = "Retrying now will not help."
     next_step = "Do not try again with the same processor. Ask the user, or choose a cheaper processor."
 
 
@@ -164,7 +165,7 @@ class RequestRejected(UpstreamError):
     """HTTP 4xx about the content of the request."""
 
     code = "request_rejected"
-    retry_advice = "Retrying unchanged will not help."
+    retry_advice = "Retrying unchanged will not help; a rejected request creates and costs nothing."
     next_step = "Correct what the message names and call again."
 
 

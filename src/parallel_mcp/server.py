@@ -20,7 +20,7 @@ from parallel_mcp import __version__
 from parallel_mcp.errors import ResearchError, SettingsError
 from parallel_mcp.ledger.choice import chosen_ledger
 from parallel_mcp.render.errors import error_text
-from parallel_mcp.settings import Settings, env_name
+from parallel_mcp.settings import Settings, env_name, unknown_variables
 from parallel_mcp.tasks.creating import creating
 from parallel_mcp.tasks.processors import processor_named
 from parallel_mcp.tools import TOOLS
@@ -107,6 +107,8 @@ def configure_logging(settings: Settings) -> None:
         level=settings.log_level.upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
+    for name in unknown_variables():
+        logger.warning("%s is set, but there is no such setting", name)
     for name in ("httpx", "httpcore", "mcp"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 

@@ -140,6 +140,12 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
     return settings
 
 
+def unknown_variables() -> list[str]:
+    """Environment variables that look like settings and are none: probably misspelt."""
+    known = {env_name(name) for name in Settings.model_fields}
+    return sorted(name for name in os.environ if name.startswith(ENV_PREFIX) and name not in known)
+
+
 def env_name(field: str) -> str:
     """The environment variable of a setting."""
     return f"PARALLEL_{field.upper()}" if field in _OWN_NAMES else f"{ENV_PREFIX}{field.upper()}"

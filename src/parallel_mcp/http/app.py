@@ -45,6 +45,8 @@ def check_exposure(settings: Settings) -> None:
     Raises:
         SettingsError: Saying which, and what to set.
     """
+    if settings.auth == "local" and settings.api_key is None:
+        raise SettingsError(f"{env_name('auth')}=local uses the server's own key, and {env_name('api_key')} is not set")
     if is_loopback(settings.host):
         return
     if not settings.allowed_hosts:

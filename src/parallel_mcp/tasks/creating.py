@@ -332,5 +332,5 @@ def _over_budget(intent: Intent, exceeded: OverSpent) -> OverBudget:
     return OverBudget(
         f"${intent.price_usd:.3f} more would exceed the limit of ${exceeded.limit_usd:.2f} per {exceeded.period} "
         f"({env_name(f'max_usd_per_{exceeded.period}')}): ${exceeded.spent_usd:.3f} are spent or reserved. "
-        f"Nothing was sent. Room for it is free in {wait} at the earliest; until then retrying will not help"
+        f"Nothing was sent. Room for it is free in {wait} at the earliest"
     )

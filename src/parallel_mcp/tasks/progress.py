@@ -20,7 +20,7 @@ class RisingPercent:
         if known > self._last:
             self._last = known
         else:
-            self._last += (100.0 - self._last) * _CREEP
+            self._last = round(self._last + (100.0 - self._last) * _CREEP, 6)
         return self._last
 
     def finish(self) -> float:

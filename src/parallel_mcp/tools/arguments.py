@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast, get_origin
 
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase
 from pydantic import ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
 
 from parallel_mcp.errors import InvalidArguments
 from parallel_mcp.render.untrusted import one_line
@@ -20,6 +21,34 @@ class Arguments(ArgModelBase):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+# Names that models use for arguments that are called otherwise here.
+_OTHER_NAMES = {
+    "query": ("objective", "input"),
+    "question": ("objective", "input"),
+    "prompt": ("input", "objective"),
+    "task": ("input",),
+    "queries": ("search_queries",),
+    "url": ("urls",),
+    "run_id": ("id", "ids"),
+    "task_id": ("id", "ids"),
+    "schema": ("output_schema",),
+    "model": ("processor",),
+}
+
+# What is accepted, where pydantic's own words are not those of the caller.
+_ACCEPTED = {
+    "string_type": "a text",
+    "list_type": "an array",
+    "dict_type": "an object",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+}
 
 _Arguments = TypeVar("_Arguments", bound=ArgModelBase)
 
@@ -36,16 +65,16 @@ def read_arguments(model: type[_Arguments], given: Mapping[str, Any]) -> _Argume
     try:
         return model.model_validate(present)
     except ValidationError as error:
-        problems = error.errors(include_input=False, include_url=False, include_context=False)
-        texts = dict.fromkeys(_problem_text(problem["loc"], problem["msg"], problem["type"]) for problem in problems)
-        raise InvalidArguments("; ".join(texts)) from None
+        problems = error.errors(include_input=False, include_url=False)
+        raise InvalidArguments("; ".join(dict.fromkeys(map(_problem_text, problems)))) from None
 
 
 def _refuse_unknown(model: type[ArgModelBase], given: Mapping[str, Any]) -> None:
     known = list(model.model_fields)
     for name in given:
         if name not in known:
-            nearest = difflib.get_close_matches(name[:64], known, n=1, cutoff=0.4)
+            meant = [other for other in _OTHER_NAMES.get(name, ()) if other in known]
+            nearest = meant or difflib.get_close_matches(name[:64], known, n=1, cutoff=0.4)
             advice = f"did you mean `{nearest[0]}`?" if nearest else f"the arguments are {', '.join(known)}."
             raise InvalidArguments(f"`{one_line(name, 40)}` is not an argument of this tool; {advice}")
 
@@ -80,9 +109,13 @@ def _parsed(model: type[ArgModelBase], name: str, value: Any) -> Any:
     raise InvalidArguments(f"`{name}` is {'an array' if container is list else 'an object'}, or its JSON text.")
 
 
-def _problem_text(location: tuple[int | str, ...], message: str, kind: str) -> str:
-    name = ".".join(str(part) for part in location[:4])
+def _problem_text(problem: ErrorDetails) -> str:
+    """`name`: what is accepted. The name of a member comes from the caller, so it is left out."""
+    kind, context = problem["type"], problem.get("ctx", {})
+    name = str(problem["loc"][0]) if problem["loc"] else "arguments"
     if kind == "missing":
         return f"`{name}` is required"
-    reason = message.removeprefix("Value error, ").removeprefix("Input should be ")
+    if kind in ("too_long", "string_too_long"):
+        return f"`{name}`: at most {context['max_length']:,} {'items' if kind == 'too_long' else 'characters'}"
+    reason = _ACCEPTED.get(kind) or problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     return f"`{name}`: {reason[:400]}"

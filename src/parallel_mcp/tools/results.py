@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -12,18 +13,21 @@ from parallel_mcp.api.models import TaskOutput, TaskRun, TaskRunResult
 from parallel_mcp.errors import InvalidArguments, NotFound, RunFailed, RunStillActive
 from parallel_mcp.render.documents import Citations, Format, document_of, selected
 from parallel_mcp.render.pages import Page, page_of
-from parallel_mcp.render.sources import check_these, source_line, sources_of
+from parallel_mcp.render.sources import Source, check_these, numbers_for, source_line, sources_of
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.handles import platform_link, run_handle
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import next_call, reply
-from parallel_mcp.tools.status import next_for
+from parallel_mcp.tools.status import elapsed_s, next_for
 from parallel_mcp.tools.waiting import allowed_wait_s
 from parallel_mcp.tools.watching import LAST_LOOK_S, watch
 
 MAX_CITATIONS = 50
 MAX_SOURCES_CHARS = 2_500
+MAX_EVIDENCE = 100
+MAX_EXCERPTS = 3
+MAX_EXCERPT_CHARS = 300
 
 
 class GetResultArguments(Arguments):
@@ -46,6 +50,16 @@ class CitedSource(BaseModel):
     number: int
     url: str
     title: str | None = None
+    excerpts: list[str] | None = None
+
+
+class FieldEvidence(BaseModel):
+    """What one field rests on."""
+
+    field: str
+    confidence: str | None = None
+    sources: list[int] = Field(description="Numbers of its sources.")
+    reasoning: str | None = None
 
 
 class ResultContent(BaseModel):
@@ -56,6 +70,7 @@ class ResultContent(BaseModel):
     )
     output: JsonValue = Field(default=None, description="A JSON result that fits one page, exact.")
     citations: list[CitedSource] | None = Field(default=None, description="The sources, numbered as in the text.")
+    evidence: list[FieldEvidence] | None = Field(default=None, description="What each field of a JSON result rests on.")
     check_these: list[str] | None = Field(default=None, description="Fields of low confidence or without a source.")
 
 
@@ -166,7 +181,9 @@ def not_ready(run: TaskRun, *, cursor: str = "") -> ResultAnswer:
     state = "is not ready" if run.is_active else "is not there"
     if run.status == "completed":
         state = "could not be read in time"
-    text = f"The result of {run.run_id} {state}: the run is {run.status}.\nNext: {structured.next}"
+    age_s = elapsed_s(run)
+    since = f" for {age_s} s" if run.is_active and age_s is not None else ""
+    text = f"The result of {run.run_id} {state}: the run is {run.status}{since}.\nNext: {structured.next}"
     return ResultAnswer(text, structured)
 
 
@@ -212,13 +229,35 @@ def _content(output: TaskOutput, page: Page, request: GetResultArguments) -> Res
     return ResultContent(
         content=None if whole_json else page.text,
         output=output.content if whole_json else None,
-        citations=[
-            CitedSource(number=source.number, url=source.url[:2_000], title=source.title[:300] or None)
-            for source in sources
-        ]
-        or None,
+        citations=[_cited(source, request) for source in sources] or None,
+        evidence=_evidence(output, sources, request) if page.is_first and output.type == "json" else None,
         check_these=(check_these(output.basis) or None) if page.is_first else None,
     )
+
+
+def _cited(source: Source, request: GetResultArguments) -> CitedSource:
+    full = request.citations == "full"
+    return CitedSource(
+        number=source.number,
+        url=source.url[:2_000],
+        title=source.title[:300] or None,
+        excerpts=[excerpt[:MAX_EXCERPT_CHARS] for excerpt in source.excerpts[:MAX_EXCERPTS]] if full else None,
+    )
+
+
+def _evidence(output: TaskOutput, sources: Sequence[Source], request: GetResultArguments) -> list[FieldEvidence] | None:
+    if request.citations == "none":
+        return None
+    full = request.citations == "full"
+    return [
+        FieldEvidence(
+            field=entry.field[:200],
+            confidence=entry.confidence[:20] or None,
+            sources=numbers_for(entry, sources),
+            reasoning=entry.reasoning[:MAX_EXCERPT_CHARS] or None if full else None,
+        )
+        for entry in output.basis[:MAX_EVIDENCE]
+    ]
 
 
 def _result_text(structured: GetResultOutput, output: TaskOutput, page: Page, request: GetResultArguments) -> str:

@@ -101,8 +101,8 @@ class SearchOutput(BaseModel):
 async def search(request: SearchArguments, call: Call) -> CallToolResult:
     """Search the web and get excerpts of the best pages in about a second. Costs half a cent.
 
-    For questions that a few pages answer. Use extract to read a page found here, and create_task for research that
-    needs many sources. Cite the numbered sources you use.
+    For questions that a few pages answer. Give objective, search_queries, or both. Use extract to read a page found
+    here, and create_task for research that needs many sources. Cite the numbered sources you use.
     """
     answer = await call.api.search(
         SearchRequest(
@@ -217,7 +217,7 @@ def _search_reply(answer: SearchResponse) -> CallToolResult:
         else "search with other words, or create_task for deeper research.",
         untrusted=FoundPages(results=pages, warnings=_messages(answer.warnings)),
     )
-    found = f"{len(pages)} results" if pages else "No results"
+    found = _count(len(pages), "result") if pages else "No results"
     summary = f"{found} (search {one_line(answer.search_id, 80)}, session_id {one_line(answer.session_id, 200)})."
     content = [*(_block(page) for page in pages), *_warning_lines(answer.warnings)]
     return reply("\n".join([summary, *_marked_blocks(content), f"Next: {structured.next}"]), structured)
@@ -242,17 +242,23 @@ def _extract_reply(answer: ExtractResponse) -> CallToolResult:
         session_id=answer.session_id,
         read_count=len(pages),
         failed_count=len(unread),
-        next="extract with an objective gives the passages that matter; create_task researches deeper.",
+        next="extract with an objective gives the passages that matter; create_task researches deeper."
+        if pages
+        else "Check the addresses, or search for other pages.",
         untrusted=ReadPages(results=pages, failed=unread, warnings=_messages(answer.warnings)),
     )
     summary = (
-        f"{len(pages)} pages read, {len(unread)} failed "
+        f"{_count(len(pages), 'page')} read, {len(unread)} failed "
         f"(extract {one_line(answer.extract_id, 80)}, session_id {one_line(answer.session_id, 200)})."
     )
     failures = "\n".join(_failure_line(failure) for failure in unread)
     content = [*(_block(page) for page in pages), *([f"Not read:\n{failures}"] if unread else [])]
     content += _warning_lines(answer.warnings)
     return reply("\n".join([summary, *_marked_blocks(content), f"Next: {structured.next}"]), structured)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _web_page(number: int, page: SearchResult, excerpts: list[str], *, full_content: str = "") -> WebPage:

@@ -111,7 +111,8 @@ async def _line(handle: str, api: ParallelApi, call: Call) -> StatusLine:
         await call.note(run)
         return run_line(run)
     except NotFound:
-        return StatusLine(id=handle, kind=handle_kind(handle), status="not_found", is_active=False)
+        advice = "Check the id: it must be copied exactly and belong to the same API key."
+        return StatusLine(id=handle, kind=handle_kind(handle), status="not_found", is_active=False, next=advice)
 
 
 def _line_of(handle: str, outcome: StatusLine | ResearchError) -> StatusLine:
@@ -172,7 +173,8 @@ def _group_line(group: TaskGroup) -> StatusLine:
 def _status_reply(output: GetStatusOutput) -> CallToolResult:
     lines = [_text_line(item) for item in output.items] or ["No runs of this API key are known here."]
     if output.spent_usd_last_hour is not None:
-        lines.append(f"Spent: ${output.spent_usd_last_hour:.3f} this hour, ${output.spent_usd_last_day:.3f} this day.")
+        hour, day = output.spent_usd_last_hour, output.spent_usd_last_day or 0
+        lines.append(f"Spent on tasks: ${hour:.3f} in the last hour, ${day:.3f} in the last day.")
     return reply("\n".join(lines), output)
 
 

@@ -33,7 +33,9 @@ class TaskRequest(Arguments):
     """What a research task is made of."""
 
     input: str = Field(
-        default="", max_length=25_000, description="What to research, self-contained: entity, scope, period."
+        default="",
+        max_length=25_000,
+        description="What to research, self-contained: entity, scope, period. This or input_fields.",
     )
     input_fields: dict[str, Any] = Field(
         default={}, description='Instead of input: named values, such as {"company": "Acme", "website": "acme.com"}.'
@@ -46,12 +48,16 @@ class TaskRequest(Arguments):
         description="Instead of output: a flat JSON Schema (root object) of the fields wanted, each described; "
         "no fields for sources, every result has them.",
     )
-    processor: Annotated[ProcessorName | None, Field(description="Depth, price and time of the run.")] = None
+    processor: Annotated[
+        ProcessorName | None, Field(description="Left out: the server's default, core-fast unless set otherwise.")
+    ] = None
     include_domains: Domains = Field(default=[], description="Only these domains; only if the user asks.")
     exclude_domains: Domains = Field(default=[], description="Never these domains; only if the user asks.")
     after_date: Day = Field(default="", description="Only sources after this day (YYYY-MM-DD); only if the user asks.")
-    previous_interaction_id: str = Field(default="", description="Completed run whose context this one continues.")
-    metadata: dict[str, Any] = Field(default={}, description="Short keys and values to keep with the run.")
+    previous_interaction_id: str = Field(
+        default="", description="run_id of a completed run whose context this one continues."
+    )
+    metadata: dict[str, Any] = Field(default={}, description="Labels: keys up to 16 characters, values up to 512.")
     idempotency_key: Annotated[str, AfterValidator(_key)] = Field(
         default="", description="Same key, same run. At most 64 letters, digits, _ or -."
     )
@@ -177,6 +183,7 @@ def _created_reply(started: Started) -> CallToolResult:
         next=next_for(run),
         untrusted_warnings=[one_line(warning.message, 300) for warning in run.warnings] or None,
     )
-    warnings = [marked("\n".join(structured.untrusted_warnings))] if structured.untrusted_warnings else []
+    remarks = structured.untrusted_warnings
+    warnings = ["The API remarks on the request:", marked("\n".join(remarks))] if remarks else []
     lines = [started.headline, *warnings, f"The user can see it at {structured.link}", f"Next: {structured.next}"]
     return reply("\n".join(lines), structured)

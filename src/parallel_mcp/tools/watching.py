@@ -131,7 +131,7 @@ def _watched_reply(watched: Watched, request: WatchProgressArguments) -> CallToo
         status=run.status,
         is_active=run.is_active,
         result_ready=run.status == "completed",
-        percent=last.meter,
+        percent=last.meter if run.is_active else None,
         elapsed_s=elapsed_s(run),
         usual_duration=processor.usual_duration if processor else None,
         sources_read=last.sources_read,
@@ -162,8 +162,8 @@ def _facts(output: WatchProgressOutput) -> list[str]:
     if output.percent is not None:
         facts.append(f"{output.percent:.0f} %")
     if output.elapsed_s is not None:
-        usual = f" (usually {output.usual_duration})" if output.usual_duration else ""
-        facts.append(f"{output.elapsed_s} s{usual}")
+        usual = f" (usually {output.usual_duration})" if output.usual_duration and output.is_active else ""
+        facts.append(f"{'for' if output.is_active else 'after'} {output.elapsed_s} s{usual}")
     if output.sources_read is not None:
         considered = f" of {output.sources_considered} considered" if output.sources_considered is not None else ""
         facts.append(f"{output.sources_read} sources read{considered}")
