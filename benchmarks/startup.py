@@ -10,8 +10,10 @@ import json
 import statistics
 import subprocess
 import sys
+import sysconfig
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from parallel_mcp.tools import TOOLS
 
@@ -38,7 +40,8 @@ _LIST_TOOLS = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "pa
 def main() -> None:
     """Measure and print."""
     runs = int(sys.argv[1]) if len(sys.argv) > 1 else RUNS
-    commands = {"bare": [sys.executable, "-c", _BARE_SERVER], "ours": [sys.executable, "-m", "parallel_mcp"]}
+    console_command = str(Path(sysconfig.get_path("scripts")) / "parallel-mcp")
+    commands = {"bare": [sys.executable, "-c", _BARE_SERVER], "ours": [console_command]}
     for command in commands.values():
         cold_start_s(command)  # once for nothing: compiled modules, file cache
     times: dict[str, list[float]] = {name: [] for name in commands}

@@ -1,4 +1,4 @@
-"""What the model reads of each tool, against `tests/definitions/*.json`.
+"""What the model reads of each tool, against `src/parallel_mcp/tools/published/*.json`.
 
 Accept a change with `UPDATE_SNAPSHOTS=1 python -m pytest tests/test_definitions.py`, and read it as a model would.
 """
@@ -13,9 +13,10 @@ from mcp import Client
 
 from parallel_mcp.server import INSTRUCTIONS, build_server
 from parallel_mcp.settings import load_settings
-from tests.connecting import LEGACY, MODERN, ROOT
+from parallel_mcp.tools import TOOLS
+from parallel_mcp.tools.definition import PUBLISHED
+from tests.connecting import LEGACY, MODERN
 
-SNAPSHOTS = ROOT / "tests" / "definitions"
 FORBIDDEN = {"$ref", "$defs", "anyOf", "oneOf", "allOf", "not", "const", "title", "exclusiveMinimum", "format"}
 READ_ONLY = {"search", "extract", "get_status", "get_result", "watch_progress"}
 
@@ -29,15 +30,32 @@ async def definitions(mode: str = MODERN) -> list[dict[str, Any]]:
 
 async def test_definitions_are_those_of_the_snapshots() -> None:
     """They are a contract with prompts and configurations of other people."""
-    listed = {tool["name"]: json.dumps(tool, indent=2, ensure_ascii=False) + "\n" for tool in await definitions()}
+    made = {definition.run.__name__: definition.schemas() for definition in TOOLS}
     if os.environ.get("UPDATE_SNAPSHOTS"):
-        for path in SNAPSHOTS.glob("*.json"):
-            path.unlink()
-        for name, text in listed.items():
-            (SNAPSHOTS / f"{name}.json").write_text(text, encoding="utf-8")
+        await publish(made)
 
-    kept = {path.stem: path.read_text(encoding="utf-8") for path in SNAPSHOTS.glob("*.json")}
+    listed = {tool["name"]: written(tool) for tool in await definitions()}
+    kept = {path.stem: path.read_text(encoding="utf-8") for path in PUBLISHED.glob("*.json")}
     assert listed == kept, "accept with UPDATE_SNAPSHOTS=1"
+    for name, (arguments, output) in made.items():
+        published = json.loads(kept[name])
+        assert published["inputSchema"] == arguments, "accept with UPDATE_SNAPSHOTS=1"
+        assert published["outputSchema"] == output, "accept with UPDATE_SNAPSHOTS=1"
+
+
+async def publish(made: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> None:
+    """Write the files anew: first the schemas, which the server reads, then all that it makes of them."""
+    for path in PUBLISHED.glob("*.json"):
+        path.unlink()
+    for name, (arguments, output) in made.items():
+        (PUBLISHED / f"{name}.json").write_text(written({"inputSchema": arguments, "outputSchema": output}))
+    for tool in await definitions():
+        (PUBLISHED / f"{tool['name']}.json").write_text(written(tool), encoding="utf-8")
+
+
+def written(tool: dict[str, Any]) -> str:
+    """A definition as it stands in its file."""
+    return json.dumps(tool, indent=2, ensure_ascii=False) + "\n"
 
 
 async def test_both_eras_see_the_same_definitions() -> None:

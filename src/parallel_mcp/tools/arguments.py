@@ -19,7 +19,7 @@ from parallel_mcp.render.untrusted import one_line
 class Arguments(ArgModelBase):
     """Base of every tool's arguments."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 # Names that models use for arguments that are called otherwise here.

@@ -1,8 +1,10 @@
 """A tool function and what clients are told of it -> a tool of the MCP SDK."""
 
 import inspect
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 from mcp.server.elicitation import ElicitationResult
@@ -17,6 +19,8 @@ from parallel_mcp.tools.approval import Approval, ask_for_approval, was_approved
 from parallel_mcp.tools.arguments import Arguments, read_arguments
 from parallel_mcp.tools.call import App, Call
 from parallel_mcp.tools.schemas import published_schema
+
+PUBLISHED = Path(__file__).parent / "published"
 
 
 @dataclass(frozen=True)
@@ -34,17 +38,26 @@ class ToolDefinition:
     reads_web: bool = False
     creates: bool = False
 
+    def schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Input and output schema, made from the models."""
+        return published_schema(self.arguments, closed=True), published_schema(self.output)
+
     def tool(self) -> Tool:
-        """The tool as the SDK serves it."""
+        """The tool as the SDK serves it.
+
+        Its schemas are read from the file that a test compares with the models: making them at each start would take
+        as long as all the rest of this package.
+        """
         function = self._asking_first() if self.creates else self._directly()
         resolved = find_resolved_parameters(function)
+        published = json.loads((PUBLISHED / f"{self.run.__name__}.json").read_text(encoding="utf-8"))
         return Tool(
             fn=function,
             name=self.run.__name__,
             title=self.title,
             description=inspect.getdoc(self.run) or "",
-            parameters=published_schema(self.arguments, closed=True),
-            fn_metadata=_OneModel(arg_model=self.arguments, output_schema=published_schema(self.output)),
+            parameters=published["inputSchema"],
+            fn_metadata=_OneModel(arg_model=self.arguments, output_schema=published["outputSchema"]),
             is_async=True,
             context_kwarg="context",
             resolved_params=dict(resolved),

@@ -3,10 +3,16 @@
 import json
 
 from mcp.types import CallToolResult, TextContent
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 
-def reply(text: str, structured: BaseModel) -> CallToolResult:
+class Output(BaseModel):
+    """Base of the structured half of results, and of its parts. Built at its first use, not at start."""
+
+    model_config = ConfigDict(defer_build=True)
+
+
+def reply(text: str, structured: Output) -> CallToolResult:
     """A result with its Markdown text and its typed content; what is None is left out of the latter."""
     return CallToolResult(
         content=[TextContent(type="text", text=text)],

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import anyio
 from mcp.types import CallToolResult
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from parallel_mcp.api.models import TaskOutput, TaskRun, TaskRunResult
 from parallel_mcp.errors import InvalidArguments, NotFound, RunFailed, RunStillActive
@@ -18,7 +18,7 @@ from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.handles import platform_link, run_handle
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
-from parallel_mcp.tools.reply import next_call, reply
+from parallel_mcp.tools.reply import Output, next_call, reply
 from parallel_mcp.tools.status import elapsed_s, next_for
 from parallel_mcp.tools.waiting import allowed_wait_s
 from parallel_mcp.tools.watching import LAST_LOOK_S, watch
@@ -44,7 +44,7 @@ class GetResultArguments(Arguments):
     format: Format = Field(default="markdown", description="markdown, json or csv (the last two: content only).")
 
 
-class CitedSource(BaseModel):
+class CitedSource(Output):
     """A page that the result cites."""
 
     number: int
@@ -53,7 +53,7 @@ class CitedSource(BaseModel):
     excerpts: list[str] | None = None
 
 
-class FieldEvidence(BaseModel):
+class FieldEvidence(Output):
     """What one field rests on."""
 
     field: str
@@ -62,7 +62,7 @@ class FieldEvidence(BaseModel):
     reasoning: str | None = None
 
 
-class ResultContent(BaseModel):
+class ResultContent(Output):
     """What the research found."""
 
     content: str | None = Field(
@@ -74,7 +74,7 @@ class ResultContent(BaseModel):
     check_these: list[str] | None = Field(default=None, description="Fields of low confidence or without a source.")
 
 
-class PageInfo(BaseModel):
+class PageInfo(Output):
     """Which part of the whole this is, in characters."""
 
     start: int
@@ -82,7 +82,7 @@ class PageInfo(BaseModel):
     total: int
 
 
-class GetResultOutput(BaseModel):
+class GetResultOutput(Output):
     """Structured half of `get_result`."""
 
     id: str

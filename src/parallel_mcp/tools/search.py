@@ -4,7 +4,7 @@ from datetime import date
 from typing import Annotated
 
 from mcp.types import CallToolResult
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, field_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator
 
 from parallel_mcp.api.models import (
     AdvancedExtractSettings,
@@ -22,7 +22,7 @@ from parallel_mcp.render.untrusted import clean, marked, one_line
 from parallel_mcp.tasks.specs import source_policy
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
-from parallel_mcp.tools.reply import reply
+from parallel_mcp.tools.reply import Output, reply
 
 MAX_QUERIES = 5
 MAX_QUERY_CHARS = 200
@@ -70,7 +70,7 @@ class SearchArguments(Arguments):
     )
 
 
-class WebPage(BaseModel):
+class WebPage(Output):
     """A page found or read; written by others."""
 
     number: int
@@ -81,14 +81,14 @@ class WebPage(BaseModel):
     full_content: str | None = None
 
 
-class FoundPages(BaseModel):
+class FoundPages(Output):
     """What the web says."""
 
     results: list[WebPage]
     warnings: list[str] | None = None
 
 
-class SearchOutput(BaseModel):
+class SearchOutput(Output):
     """Structured half of `search`."""
 
     search_id: str
@@ -139,7 +139,7 @@ class ExtractArguments(Arguments):
         return urls
 
 
-class UnreadPage(BaseModel):
+class UnreadPage(Output):
     """A page that could not be read."""
 
     url: str
@@ -153,7 +153,7 @@ class ReadPages(FoundPages):
     failed: list[UnreadPage]
 
 
-class ExtractOutput(BaseModel):
+class ExtractOutput(Output):
     """Structured half of `extract`."""
 
     extract_id: str

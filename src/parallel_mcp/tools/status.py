@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from mcp.types import CallToolResult
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from parallel_mcp.api.models import TaskGroup, TaskRun
 from parallel_mcp.errors import InvalidArguments, NotFound, ResearchError
@@ -15,7 +15,7 @@ from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.handles import handle_kind, platform_link
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
-from parallel_mcp.tools.reply import next_call, reply
+from parallel_mcp.tools.reply import Output, next_call, reply
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
@@ -34,7 +34,7 @@ class GetStatusArguments(Arguments):
     limit: int = Field(default=10, description="How many recent ones, 1 to 20.")
 
 
-class StatusLine(BaseModel):
+class StatusLine(Output):
     """One run or group."""
 
     id: str
@@ -50,7 +50,7 @@ class StatusLine(BaseModel):
     untrusted_error: str | None = Field(default=None, description="Why it failed, in the API's words.")
 
 
-class GetStatusOutput(BaseModel):
+class GetStatusOutput(Output):
     """Structured half of `get_status`."""
 
     items: list[StatusLine]

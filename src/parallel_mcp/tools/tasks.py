@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from mcp.types import CallToolResult
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, Field
 
 from parallel_mcp.api.models import TaskRun, TaskRunInput
 from parallel_mcp.render.untrusted import marked, one_line
@@ -16,7 +16,7 @@ from parallel_mcp.tasks.processors import Processor, ProcessorName, processor_na
 from parallel_mcp.tasks.specs import metadata, source_policy, task_input, task_spec
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
-from parallel_mcp.tools.reply import reply
+from parallel_mcp.tools.reply import Output, reply
 from parallel_mcp.tools.search import Day, Domains
 from parallel_mcp.tools.status import next_for
 
@@ -68,7 +68,7 @@ class CreateTaskArguments(TaskRequest):
     """Arguments of `create_task`."""
 
 
-class CreateTaskOutput(BaseModel):
+class CreateTaskOutput(Output):
     """Structured half of `create_task`."""
 
     run_id: str = Field(description="Handle of the run, valid for good and in other conversations. Keep it.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from mcp.types import CallToolResult
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from parallel_mcp.api.models import TaskRun
 from parallel_mcp.errors import UpstreamUnavailable
@@ -19,7 +19,7 @@ from parallel_mcp.tasks.trace import Message, read_cursor
 from parallel_mcp.tasks.watching import Snapshot, watching
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
-from parallel_mcp.tools.reply import reply
+from parallel_mcp.tools.reply import Output, reply
 from parallel_mcp.tools.reporting import reporting
 from parallel_mcp.tools.status import elapsed_s, next_for
 from parallel_mcp.tools.waiting import allowed_wait_s
@@ -40,7 +40,7 @@ class WatchProgressArguments(Arguments):
     cursor: str = Field(default="", description="cursor of the last watch of this run: gives only what is new since.")
 
 
-class WatchProgressOutput(BaseModel):
+class WatchProgressOutput(Output):
     """Structured half of `watch_progress`."""
 
     id: str
