@@ -26,6 +26,7 @@ from parallel_mcp.errors import (
     UpstreamError,
 )
 from parallel_mcp.ledger import (
+    Begun,
     Entry,
     EntryState,
     Intent,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 FINISH_S = 15.0  # how long a create on its way may take when the server is being stopped
 OTHER_PROCESS_S = 20.0  # how long to wait for a create that another process has on its way
 READ_BACK_S = (1.0, 2.0, 4.0, 8.0, 15.0)
+SETTLE_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0)
 ACTIVE_FACTOR = 1.25
 
 _OWNER_SALT = b"parallel-mcp ledger owner v1"
@@ -164,7 +166,7 @@ class Creator:
         limits = Limits(self._settings.max_usd_per_hour, self._settings.max_usd_per_day, self._settings.max_active_runs)
         passed_over: frozenset[str] = frozenset()
         while True:
-            match await self.ledger.begin(intent, limits, ignore=passed_over):
+            match await self._begun(intent, limits, passed_over):
                 case New(entry_id=entry_id):
                     return Creation(await self._send_once(api, entry_id, request), deduplicated=False)
                 case Known(entry=entry, by_key=by_key):
@@ -200,6 +202,14 @@ class Creator:
         for on_its_way in self._on_their_way.values():
             on_its_way.scope.deadline = anyio.current_time() + seconds
 
+    async def _begun(self, intent: Intent, limits: Limits, passed_over: frozenset[str]) -> Begun:
+        """What the ledger says; a caller who leaves meanwhile must not leave an intent behind that nobody sends."""
+        begun: Begun | None = None
+        with anyio.CancelScope(shield=True):
+            begun = await self.ledger.begin(intent, limits, ignore=passed_over)
+        assert begun is not None  # the scope has no deadline
+        return begun
+
     # ---- sending
 
     async def _send_once(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> TaskRun:
@@ -220,18 +230,30 @@ class Creator:
             on_its_way.error = error
         except ResearchError as error:
             on_its_way.error, state = error, "failed"
+        except Exception:  # a fault of ours, in a task of its own: it must not end the server
+            logger.exception("A create failed in this server")
         finally:
             with anyio.CancelScope(shield=True):
-                await self._settle(entry_id, state, on_its_way)
+                await self._settle(entry_id, state, on_its_way.run.run_id if on_its_way.run else "")
             on_its_way.done.set()
             del self._on_their_way[entry_id]
 
-    async def _settle(self, entry_id: str, state: EntryState, on_its_way: _OnItsWay) -> None:
+    async def _settle(self, entry_id: str, state: EntryState, run_id: str) -> None:
         try:
-            await self.ledger.settle(entry_id, state, on_its_way.run.run_id if on_its_way.run else "")
+            await self.ledger.settle(entry_id, state, run_id)
         except LedgerUnavailable as error:
-            # The caller has the run id all the same; a repeat finds an intent, which counts as unknown.
-            logger.error("The outcome of a create was not written down: %s", error)
+            logger.warning("The outcome of a create is not written down yet: %s", error)
+            self._tasks.start_soon(self._settle_later, entry_id, state, run_id)
+
+    async def _settle_later(self, entry_id: str, state: EntryState, run_id: str) -> None:
+        """Try again while the server runs: until then a repeat finds an intent, which counts as unknown."""
+        for pause_s in SETTLE_AGAIN_S:
+            await anyio.sleep(pause_s)
+            try:
+                return await self.ledger.settle(entry_id, state, run_id)
+            except LedgerUnavailable:
+                continue
+        logger.error("The outcome of a create was not written down: the ledger stayed away")
 
     async def _sent(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> TaskRun:
         if self._settings.safe_create == "plain":
@@ -297,7 +319,7 @@ async def _outcome(on_its_way: _OnItsWay) -> TaskRun:
     await on_its_way.done.wait()
     if on_its_way.run is not None:
         return on_its_way.run
-    raise on_its_way.error or OutcomeUnknown("The server is stopping; the outcome of the create is unknown")
+    raise on_its_way.error or OutcomeUnknown("The create was not finished, and its outcome is unknown")
 
 
 async def _run_in_group(api: ParallelApi, group_id: str) -> str:
