@@ -62,7 +62,10 @@ async def test_lost_answer_is_reported_as_unknown_and_never_sent_again(
         async with connected("memory", proxy.url, timeouts=Timeouts(create_s=1)) as client:
             text = await failure(client, "create_task", TASK)
             again = await failure(client, "create_task", TASK)
+            (listed,) = structured(await client.call_tool("get_status", {}))["items"]
 
+    assert listed["status"] == "outcome_unknown"
+    assert listed["title"] == TASK["input"]
     assert upstream.simulator.accepted_runs == 1
     assert len([request for request in proxy.requests if request.path == RUNS]) == 1
     assert "outcome is unknown" in text

@@ -58,7 +58,7 @@ async def test_reopened_file_remembers_everything(tmp_path: Path, clock: FakeClo
 
     assert known(await after.begin(an_intent("trees", key="k"), NO_LIMITS)).handle == "trun_1"
     assert await spent(after) == Spent(0.4, 0.4)
-    assert [entry.handle for entry in await after.recent(OWNER, 10)] == ["trun_1"]
+    assert [entry.handle for entry in await after.recent(OWNER, 10)] == ["", "trun_1"]
     await after.aclose()
 
 

@@ -140,7 +140,7 @@ class Ledger(Protocol):
         ...
 
     async def recent(self, owner: str, limit: int) -> list[Entry]:
-        """The newest creates of an owner that have a handle, each handle once."""
+        """The newest creates of an owner that made something, each handle once, or may have, without a handle."""
         ...
 
     async def spent(self, owner: str) -> Spent:

@@ -321,8 +321,8 @@ local function step()
     for _, id in ipairs(ids) do
       if #found >= most then return found end
       local row = read(id)
-      if row.handle ~= '' and not seen[row.handle] then
-        seen[row.handle] = true
+      if row.state ~= 'failed' and not seen[row.handle] then
+        seen[row.handle] = row.handle ~= ''
         found[#found + 1] = shown(id, row)
       end
     end

@@ -135,8 +135,8 @@ class SqliteLedger:
 
         def step(db: sqlite3.Connection, now: float) -> list[Entry]:
             rows = db.execute(
-                "SELECT *, max(rowid) FROM entries WHERE owner = ? AND handle != '' GROUP BY handle "
-                "ORDER BY rowid DESC LIMIT ?",
+                "SELECT *, max(rowid) FROM entries WHERE owner = ? AND state != 'failed' "
+                "GROUP BY coalesce(nullif(handle, ''), entry_id) ORDER BY rowid DESC LIMIT ?",
                 (owner, limit),
             )
             return [_entry(row, now) for row in rows]

@@ -10,7 +10,8 @@ from mcp.types import CallToolResult
 from pydantic import Field
 
 from parallel_mcp.api.models import TaskGroup, TaskRun
-from parallel_mcp.errors import InvalidArguments, NotFound, ResearchError
+from parallel_mcp.errors import PLATFORM_URL, InvalidArguments, NotFound, ResearchError
+from parallel_mcp.ledger import Entry
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.handles import handle_kind, platform_link
 from parallel_mcp.tools.arguments import Arguments
@@ -37,9 +38,12 @@ class GetStatusArguments(Arguments):
 class StatusLine(Output):
     """One run or group."""
 
-    id: str
+    id: str = Field(description="Its handle; empty if its outcome is unknown.")
     kind: str
-    status: str = Field(description="queued, running, action_required, completed, failed, cancelled or not_found.")
+    title: str | None = Field(default=None, description="What was asked, if it is remembered.")
+    status: str = Field(
+        description="queued, running, action_required, completed, failed, cancelled, not_found or outcome_unknown."
+    )
     is_active: bool
     processor: str | None = None
     runs: int | None = Field(default=None, description="Of a group: how many runs it has.")
@@ -73,10 +77,30 @@ async def get_status(request: GetStatusArguments, call: Call) -> CallToolResult:
     spent = await call.app.creator.ledger.spent(call.owner)
     return _status_reply(
         GetStatusOutput(
-            items=await _lines([entry.handle for entry in recent], call),
+            items=await _recent_lines(recent, call),
             spent_usd_last_hour=round(spent.usd_last_hour, 4),
             spent_usd_last_day=round(spent.usd_last_day, 4),
         )
+    )
+
+
+async def _recent_lines(entries: list[Entry], call: Call) -> list[StatusLine]:
+    """What the ledger remembers, each with its present status; what may have been bought is no less worth knowing."""
+    known = {line.id: line for line in await _lines([entry.handle for entry in entries if entry.handle], call)}
+    lines = [known[entry.handle] if entry.handle else _unknown_line(entry) for entry in entries]
+    return [line.model_copy(update={"title": entry.title or None}) for line, entry in zip(lines, entries, strict=True)]
+
+
+def _unknown_line(entry: Entry) -> StatusLine:
+    return StatusLine(
+        id="",
+        kind="run",
+        status="outcome_unknown",
+        is_active=False,
+        processor=entry.processor,
+        elapsed_s=round(entry.age_s),
+        link=PLATFORM_URL,
+        next="The answer to this create was lost, or is still awaited: do not repeat it before the user has looked.",
     )
 
 
@@ -185,4 +209,5 @@ def _text_line(item: StatusLine) -> str:
     facts += [f"{count} {status}" for status, count in (item.counts or {}).items()]
     error = f" Error: {marked(item.untrusted_error)}" if item.untrusted_error else ""
     follow_up = f" Next: {item.next}" if item.next else ""
-    return f"- {item.id}: {', '.join(facts)}.{error}{follow_up}"
+    title = f" {item.title}" if item.title else ""
+    return f"- {item.id or '(no id)'}: {', '.join(facts)}.{title}{error}{follow_up}"
