@@ -139,6 +139,7 @@ async def test_without_a_key_tools_are_listed_and_each_call_says_how_to_set_it(u
     async with Client(stdio_client(stdio_server(upstream.url, key="")), mode=mode) as client:
         listed = [tool.name for tool in (await client.list_tools()).tools]
         texts = {name: await failure(client, name, CALLS[name]) for name in listed}
+        texts["get_status of one"] = await failure(client, "get_status", {"ids": ["trun_1"]})
 
     assert set(listed) == set(CALLS)
     for text in texts.values():

@@ -1,6 +1,7 @@
 """Waiting for a run: bounded, resumable, and whole over any number of calls."""
 
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -155,6 +156,35 @@ async def test_missing_meter_is_not_invented(client: Client) -> None:
 
     assert "percent" not in state
     assert max(values[:-1]) < 5
+
+
+async def test_silent_run_is_reported_now_and_then(client: Client) -> None:
+    """Idle timers of clients and proxies run on when nothing happens."""
+    run_id = await create(client, "never messages=0")
+    seen: list[float] = []
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        seen.append(time.monotonic())
+
+    arguments = {"id": run_id, "timeout_s": 10}
+    await client.call_tool("watch_progress", arguments, progress_callback=note)
+
+    assert len(seen) >= 2
+    assert max(later - earlier for earlier, later in pairwise(seen)) < 10
+
+
+async def test_busy_run_is_reported_twice_a_second_at_most(client: Client) -> None:
+    """Hundreds of steps a second would flood the client."""
+    run_id = await create(client, "latency=180 messages=300")
+    seen: list[float] = []
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        seen.append(time.monotonic())
+
+    watched = structured(await client.call_tool("watch_progress", {"id": run_id}, progress_callback=note))
+
+    assert watched["status"] == "completed"
+    assert min(later - earlier for earlier, later in pairwise(seen)) > 0.4
 
 
 async def test_failed_run_says_why(client: Client) -> None:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 class Output(BaseModel):
     """Base of the structured half of results, and of its parts. Built at its first use, not at start."""
 
-    model_config = ConfigDict(defer_build=True)
+    model_config = ConfigDict(defer_build=True, hide_input_in_errors=True)
 
 
 def reply(text: str, structured: Output) -> CallToolResult:

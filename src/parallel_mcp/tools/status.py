@@ -86,7 +86,8 @@ async def get_status(request: GetStatusArguments, call: Call) -> CallToolResult:
 
 async def _recent_lines(entries: list[Entry], call: Call) -> list[StatusLine]:
     """What the ledger remembers, each with its present status; what may have been bought is no less worth knowing."""
-    known = {line.id: line for line in await _lines([entry.handle for entry in entries if entry.handle], call)}
+    handles = [entry.handle for entry in entries if entry.handle]
+    known = dict(zip(handles, await _lines(handles, call), strict=True))
     lines = [known[entry.handle] if entry.handle else _unknown_line(entry) for entry in entries]
     return [line.model_copy(update={"title": entry.title or None}) for line, entry in zip(lines, entries, strict=True)]
 
@@ -110,9 +111,10 @@ async def _lines(handles: list[str], call: Call) -> list[StatusLine]:
     Raises:
         ResearchError: None of them could be read. If some could, the others are lines that say why not.
     """
+    api = call.api
     outcomes: dict[str, StatusLine | ResearchError] = {}
 
-    async def read(handle: str, api: ParallelApi) -> None:
+    async def read(handle: str) -> None:
         try:
             outcomes[handle] = await _line(handle, api, call)
         except ResearchError as error:
@@ -120,7 +122,7 @@ async def _lines(handles: list[str], call: Call) -> list[StatusLine]:
 
     async with anyio.create_task_group() as reading:
         for handle in handles:
-            reading.start_soon(read, handle, call.api)
+            reading.start_soon(read, handle)
     failures = [outcome for outcome in outcomes.values() if isinstance(outcome, ResearchError)]
     if failures and len(failures) == len(handles):
         raise failures[0]
