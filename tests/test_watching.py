@@ -4,12 +4,19 @@ import time
 from itertools import pairwise
 from typing import Any
 
+import anyio
 import pytest
 from mcp import Client
+from mcp.server.mcpserver import Context
+from mcp.types import Implementation
 
+from parallel_mcp.server import build_server
+from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Fault
+from parallel_mcp.tools.call import App, Call
+from parallel_mcp.tools.waiting import allowed_wait_s
 from tests.conftest import Upstream
-from tests.connecting import connected, create, failure, structured, text_of
+from tests.connecting import LEGACY, MODERN, connected, create, failure, structured, text_of
 from tests.faults import ScriptedFault, faulty, stall
 
 EVENTS = r"/v1/tasks/runs/[^/]+/events"
@@ -82,6 +89,24 @@ async def test_operator_bounds_the_wait(upstream: Upstream) -> None:
         await client.call_tool("watch_progress", {"id": run_id, "timeout_s": 40})
 
     assert time.monotonic() - started < 1.5
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+@pytest.mark.parametrize(("name", "longest_s"), [("claude-code", 280), ("Visual Studio Code", 280), ("somebody", 45)])
+async def test_wait_is_as_long_as_the_client_is_known_to_allow(mode: str, name: str, longest_s: float) -> None:
+    """A client that allows more needs fewer calls; one that is not known gets an answer before it gives up."""
+    seen: list[float] = []
+
+    async def probe(context: Context[App]) -> str:
+        seen.append(allowed_wait_s(1_000, Call(context.request_context.lifespan_context, context)))
+        return "seen"
+
+    server = build_server(load_settings())
+    server.add_tool(probe)
+    async with Client(server, mode=mode, client_info=Implementation(name=name, version="1")) as client:
+        await client.call_tool("probe", {})
+
+    assert seen == [longest_s]
 
 
 async def test_wrong_cursor_counts_as_none_and_is_remarked(client: Client) -> None:
@@ -249,11 +274,52 @@ async def test_leaving_a_watch_closes_the_stream_and_leaves_the_run_alone(upstre
             async with connected("memory", proxy.url) as watcher:
                 await watcher.call_tool("watch_progress", {"id": run_id, "timeout_s": 1})
                 assert any(request.path.endswith("/events") for request in proxy.requests)
-                # A connection for calls may be kept alive; the stream's must be gone.
-                await proxy.wait_for(lambda: proxy.open_connections <= 1, timeout_s=3)
+                # A connection for calls may be kept alive; the stream's lingers for the next slice, and then goes.
+                await proxy.wait_for(lambda: proxy.open_connections <= 1, timeout_s=12)
         result = structured(await client.call_tool("get_result", {"id": run_id, "wait_s": 20}))
 
     assert result["status"] == "completed"
+
+
+async def test_watchers_of_one_run_share_one_upstream_stream(upstream: Upstream) -> None:
+    """Also the slices of one wait; each watcher has its own place in the messages."""
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url) as client:
+            run_id = await create(client, "latency=300 messages=20")
+            early = structured(await client.call_tool("watch_progress", {"id": run_id, "timeout_s": 2}))
+            finals: list[dict[str, Any]] = []
+
+            async def watch(cursor: str) -> None:
+                arguments = {"id": run_id, "cursor": cursor}
+                finals.append(structured(await client.call_tool("watch_progress", arguments)))
+
+            async with anyio.create_task_group() as watchers:
+                watchers.start_soon(watch, early["cursor"])
+                for _ in range(49):
+                    watchers.start_soon(watch, "")
+
+    streams = [request for request in proxy.requests if request.path.endswith("/events")]
+    assert len(streams) == 1
+    resumed = min(finals, key=lambda state: len(state["untrusted_messages"]))
+    whole = max(finals, key=lambda state: len(state["untrusted_messages"]))
+    assert {state["status"] for state in finals} == {"completed"}
+    assert len(whole["untrusted_messages"]) == 20
+    assert early["untrusted_messages"] + resumed["untrusted_messages"] == whole["untrusted_messages"]
+
+
+async def test_cancelled_watch_closes_its_stream_and_not_that_of_another(upstream: Upstream) -> None:
+    """The last one turns off the light."""
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url) as client:
+            run_id = await create(client, "never messages=2")
+            async with anyio.create_task_group() as watchers:
+                watchers.start_soon(client.call_tool, "watch_progress", {"id": run_id, "timeout_s": 40})
+                await proxy.wait_for(lambda: proxy.open_connections == 1)
+                with anyio.move_on_after(0.3):
+                    await client.call_tool("watch_progress", {"id": run_id, "timeout_s": 40})
+                assert proxy.open_connections == 1
+                watchers.cancel_scope.cancel()
+            await proxy.wait_for(lambda: proxy.open_connections == 0, timeout_s=3)
 
 
 async def test_wait_for_a_result_that_cannot_be_read_ends_in_time(upstream: Upstream) -> None:

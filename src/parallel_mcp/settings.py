@@ -46,7 +46,7 @@ class Settings(BaseModel):
     )
     search_mode: SearchMode = Field(default="basic", description="Search mode: turbo, fast, basic or advanced.")
     max_wait_s: float | None = Field(
-        default=None, gt=0, description="Longest wait of one call in seconds, below the 45 s most clients allow."
+        default=None, gt=0, description="Longest wait of one call in seconds, below what the client is known to allow."
     )
     max_usd_per_call: float = Field(
         default=1.00, ge=0, description="Most one creating call may cost, in dollars; 0 = off."

@@ -61,6 +61,9 @@ class RunFeed:
             await self._follow()
         except ResearchError as error:
             self.failure = error
+
+    def stop(self) -> None:
+        """Nothing more will come; whoever waits is told."""
         self.ended = True
         self._tell()
 

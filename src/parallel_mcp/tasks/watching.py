@@ -7,10 +7,9 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import anyio
-
 from parallel_mcp.api.models import TaskRun
 from parallel_mcp.tasks.feed import RunFeed
+from parallel_mcp.tasks.feeds import Feeds
 from parallel_mcp.tasks.trace import START, Cursor, Message, read_cursor
 
 if TYPE_CHECKING:
@@ -31,7 +30,9 @@ class Snapshot:
 
 
 @asynccontextmanager
-async def watching(api: ParallelApi, run_id: str, cursor: str = "") -> AsyncGenerator[AsyncGenerator[Snapshot]]:
+async def watching(
+    feeds: Feeds, api: ParallelApi, owner: str, run_id: str, cursor: str = ""
+) -> AsyncGenerator[AsyncGenerator[Snapshot]]:
     """Watch a run; leaving the block ends the watch and never touches the run.
 
     The first snapshot is the present state. The last one is of a run that is no longer active: ended, or stopped in
@@ -40,21 +41,14 @@ async def watching(api: ParallelApi, run_id: str, cursor: str = "") -> AsyncGene
 
     Iterating raises `UpstreamError` when the run cannot be read at all.
     """
-    feed = RunFeed(api, run_id)
     given = read_cursor(cursor) if cursor else START
     if given is None:
         cursor = ""
-    failure: Exception | None = None
-    async with anyio.create_task_group() as following:
-        following.start_soon(feed.keep_current)
-        try:
-            async with aclosing(_snapshots(feed, given or START, cursor, fits=given is not None)) as snapshots:
-                yield snapshots
-        except Exception as error:  # held back, so that the caller sees its own error and not a group with it
-            failure = error
-        following.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    async with (
+        feeds.feed_of(api, owner, run_id) as feed,
+        aclosing(_snapshots(feed, given or START, cursor, fits=given is not None)) as snapshots,
+    ):
+        yield snapshots
 
 
 async def _snapshots(feed: RunFeed, start: Cursor, cursor: str, *, fits: bool) -> AsyncGenerator[Snapshot]:

@@ -10,9 +10,12 @@ from mcp.server.mcpserver import Context
 from parallel_mcp.errors import MissingKey
 from parallel_mcp.settings import Settings, checked_key
 from parallel_mcp.tasks.creating import Creator, owner_of
+from parallel_mcp.tasks.feeds import Feeds
+from parallel_mcp.tasks.watching import Snapshot, watching
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncGenerator, Mapping
+    from contextlib import AbstractAsyncContextManager
 
     from pydantic import SecretStr
 
@@ -27,6 +30,7 @@ class App:
 
     settings: Settings
     creator: Creator
+    feeds: Feeds
     timeouts: Timeouts | None = None
     _connections: Connections | None = field(default=None, init=False)
 
@@ -74,6 +78,14 @@ class Call:
         return owner_of(self.key)
 
     @property
+    def client_name(self) -> str:
+        """What the client calls itself, in `initialize` or in the request; over HTTP else its `User-Agent`."""
+        client = self.ctx.session.client_params
+        if client is not None:
+            return client.client_info.name
+        return (self.ctx.headers or {}).get("user-agent", "")
+
+    @property
     def key(self) -> SecretStr:
         """The caller's key: over HTTP that of the request, else the server's own.
 
@@ -86,6 +98,10 @@ class Call:
         if key is None:
             raise MissingKey("No Parallel API key is configured")
         return key
+
+    def watching(self, run_id: str, cursor: str) -> AbstractAsyncContextManager[AsyncGenerator[Snapshot]]:
+        """Watch a run of the caller; see `tasks.watching`."""
+        return watching(self.app.feeds, self.api, self.owner, run_id, cursor)
 
     async def note(self, run: TaskRun) -> None:
         """Let the ledger know if a run was seen to have ended."""

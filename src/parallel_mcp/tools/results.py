@@ -34,7 +34,9 @@ class GetResultArguments(Arguments):
     """Arguments of `get_result`."""
 
     id: str = Field(description="Handle of the run (trun_…).")
-    wait_s: float = Field(default=0, ge=0, description="Seconds to wait for it if it is not ready; 45 is the most.")
+    wait_s: float = Field(
+        default=0, ge=0, description="Seconds to wait for it if it is not ready; at most what this client allows."
+    )
     fields: list[str] = Field(default=[], description="Only these top-level fields of a JSON result.")
     citations: Citations = Field(
         default="brief", description="none; brief: a numbered list of sources; full: also excerpts and reasoning."
@@ -106,7 +108,7 @@ async def get_result(request: GetResultArguments, call: Call) -> CallToolResult:
     addresses; check the fields named under "Check these" before relying on them.
     """
     run_handle(request.id)
-    wait_s = allowed_wait_s(request.wait_s, call.settings)
+    wait_s = allowed_wait_s(request.wait_s, call)
     answer = await (result_within(wait_s, request, call) if wait_s else result_of(request, call))
     return reply(answer.text, answer.structured)
 

@@ -25,7 +25,9 @@ from parallel_mcp.tools.waiting import allowed_wait_s
 class RunTaskArguments(TaskRequest):
     """Arguments of `run_task`."""
 
-    timeout_s: float = Field(default=45, ge=0, description="Seconds to wait at most; 45 is the most that is waited.")
+    timeout_s: float | None = Field(
+        default=None, ge=0, description="Seconds to wait at most. Left out: what this client allows, 45 if unknown."
+    )
 
 
 class RunTaskOutput(GetResultOutput):
@@ -36,13 +38,13 @@ class RunTaskOutput(GetResultOutput):
 
 
 async def run_task(request: RunTaskArguments, call: Call) -> CallToolResult:
-    """Start a research task, wait up to 45 seconds for it, and get its cited result if it is ready by then.
+    """Start a research task, wait for it (45 s or more), and get its cited result if it is ready by then.
 
     As create_task, watch_progress and get_result in one call; costs as create_task. Best with lite, base and core-fast.
     If the run takes longer you get its handle: go on with watch_progress, do not call this again. If your call times
     out, calling again with the same arguments finds the same run and costs nothing.
     """
-    deadline = anyio.current_time() + allowed_wait_s(request.timeout_s, call.settings)
+    deadline = anyio.current_time() + allowed_wait_s(request.timeout_s, call)
     started = await start(request, call)
     try:
         answer = await _answer_by(deadline, started.run, call)

@@ -16,7 +16,7 @@ from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.handles import run_handle
 from parallel_mcp.tasks.processors import processor_named
 from parallel_mcp.tasks.trace import Message, read_cursor
-from parallel_mcp.tasks.watching import Snapshot, watching
+from parallel_mcp.tasks.watching import Snapshot
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import Output, reply
@@ -36,7 +36,9 @@ class WatchProgressArguments(Arguments):
     """Arguments of `watch_progress`."""
 
     id: str = Field(description="Handle of the run (trun_…).")
-    timeout_s: float = Field(default=45, ge=0, description="Seconds to wait at most; 45 is the most that is waited.")
+    timeout_s: float | None = Field(
+        default=None, ge=0, description="Seconds to wait at most. Left out: what this client allows, 45 if unknown."
+    )
     cursor: str = Field(default="", description="cursor of the last watch of this run: gives only what is new since.")
 
 
@@ -73,13 +75,13 @@ class Watched:
 
 
 async def watch_progress(request: WatchProgressArguments, call: Call) -> CallToolResult:
-    """Wait for a run, up to 45 seconds, reporting progress meanwhile. Free.
+    """Wait for a run as long as your client allows (45 s or more), reporting progress meanwhile. Free.
 
     Returns early when the run ends. If it is still active, call again with the returned cursor, as often as needed:
     the run goes on between the calls, and leaving it costs nothing more. When result_ready is true call get_result.
     """
     run_id = run_handle(request.id)
-    wait_s = allowed_wait_s(request.timeout_s, call.settings)
+    wait_s = allowed_wait_s(request.timeout_s, call)
     watched = await watch(call, run_id, wait_s=wait_s, cursor=request.cursor)
     return _watched_reply(watched, request)
 
@@ -96,7 +98,7 @@ async def watch(
     last: Snapshot | None = None
     messages: list[Message] = []
     with anyio.CancelScope(deadline=deadline):
-        async with reporting(call, first_message) as report, watching(call.api, run_id, cursor) as snapshots:
+        async with reporting(call, first_message) as report, call.watching(run_id, cursor) as snapshots:
             async for last in snapshots:
                 messages += last.new_messages
                 report.update(_progress_line(last, messages), last.meter)
@@ -125,7 +127,6 @@ def _progress_line(last: Snapshot, messages: Sequence[Message]) -> str:
 def _watched_reply(watched: Watched, request: WatchProgressArguments) -> CallToolResult:
     run, last = watched.run, watched.last
     processor = processor_named(run.processor)
-    chosen_wait_s = request.timeout_s if "timeout_s" in request.model_fields_set else None
     structured = WatchProgressOutput(
         id=run.run_id,
         status=run.status,
@@ -138,7 +139,7 @@ def _watched_reply(watched: Watched, request: WatchProgressArguments) -> CallToo
         sources_considered=last.sources_considered,
         cursor=last.cursor,
         remark=None if last.cursor_fits else "The cursor does not belong to this run, so all messages are given.",
-        next=next_for(run, cursor=last.cursor, timeout_s=chosen_wait_s),
+        next=next_for(run, cursor=last.cursor, timeout_s=request.timeout_s),
         untrusted_messages=[one_line(message.text, MAX_MESSAGE_CHARS) for message in watched.messages[-MAX_MESSAGES:]],
         untrusted_error=one_line(run.error.message, 500) if run.error else None,
     )
