@@ -17,6 +17,7 @@ from mcp import Client
 from mcp.types import ElicitRequestParams, ElicitResult
 
 from parallel_mcp.api.connections import Timeouts
+from parallel_mcp.errors import SettingsError
 from parallel_mcp.server import build_server
 from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Fault
@@ -160,6 +161,38 @@ def test_server_that_is_stopped_finishes_and_records_a_create_on_its_way(
     assert upstream.simulator.accepted_runs == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_repeated_signal_does_not_cut_a_create_off(upstream: Upstream, ledger: Path, number: signal.Signals) -> None:
+    """Wrappers forward signals that the process got already; people press Ctrl-C twice."""
+    with late_answers(upstream) as url, serving_stdio(url, ledger) as server:
+        server.send("tools/call", name="create_task", arguments=NEVER)
+        wait_for_create(upstream)
+        for _ in range(3):
+            server.process.send_signal(number)
+            time.sleep(0.2)
+        assert server.process.wait(timeout=16) == (0 if number == signal.SIGTERM else 130)
+    with serving_stdio(upstream.url, ledger) as restarted:
+        repeated = restarted.call("create_task", NEVER)["structuredContent"]
+
+    assert repeated["deduplicated"]
+    assert upstream.simulator.accepted_runs == 1
+
+
+def test_create_that_is_never_answered_delays_the_end_by_fifteen_seconds_at_most(
+    upstream: Upstream, ledger: Path
+) -> None:
+    """Clients kill what does not end; what is not answered by then is written down as unknown."""
+    with faulty(upstream.url) as proxy, serving_stdio(proxy.url, ledger) as server:
+        proxy.add(ScriptedFault(method="POST", path=RUNS, fault=stall()))
+        server.send("tools/call", name="create_task", arguments=NEVER)
+        wait_for_create(upstream)
+        server.process.send_signal(signal.SIGTERM)
+        assert server.process.wait(timeout=16.5) == 0
+    db = sqlite3.connect(ledger)
+    assert db.execute("SELECT state FROM entries").fetchall() == [("unknown",)]
+    db.close()
+
+
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
 async def test_create_of_an_http_caller_who_disconnects_is_found_by_the_repeat(upstream: Upstream, mode: str) -> None:
     """In the 2026 protocol, closing the stream cancels the call, and clients send it again by themselves."""
@@ -190,12 +223,16 @@ def test_killed_server_never_buys_twice(upstream: Upstream, ledger: Path, safe_c
     db.close()
     with serving_stdio(upstream.url, ledger, safe_create=safe_create) as restarted:
         repeated = restarted.call("create_task", keyed)
+        again = restarted.call("create_task", keyed)
 
+    reads = [request for request in upstream.simulator.requests if request.path.endswith("/runs")]
     assert upstream.simulator.accepted_runs == 1
     if safe_create == "plain":
         assert "outcome is unknown; nothing was sent now" in repeated["content"][0]["text"]
     else:
         assert repeated["structuredContent"]["deduplicated"]
+        assert again["structuredContent"]["run_id"] == repeated["structuredContent"]["run_id"]
+        assert len([request for request in reads if request.method == "GET"]) == 1, "adopted for good"
 
 
 LOST: dict[str, Callable[[], ByteFault]] = {
@@ -220,6 +257,37 @@ async def test_lost_answer_is_read_back_from_the_group(upstream: Upstream, fault
     assert upstream.simulator.accepted_runs == 1
     assert created["run_id"] == again["run_id"]
     assert not created["deduplicated"]
+
+
+async def test_task_whose_create_is_late_answers_in_time_and_the_repeat_finds_it(upstream: Upstream) -> None:
+    """The bound holds for the whole call; the create goes on."""
+    with late_answers(upstream) as url:
+        async with connected("memory", url) as client:
+            started = time.monotonic()
+            text = await failure(client, "run_task", {**NEVER, "timeout_s": 0.5})
+            assert time.monotonic() - started < 1.6
+            repeated = structured(await client.call_tool("create_task", NEVER))
+
+    assert "Code: still_creating" in text
+    assert repeated["deduplicated"]
+    assert upstream.simulator.accepted_runs == 1
+
+
+async def test_run_id_survives_odd_values_beside_it(upstream: Upstream) -> None:
+    """It is paid for, whatever the API writes into its other fields."""
+    body = '{"run_id": "trun_odd", "warnings": "x", "metadata": [], "created_at": 7, "error": "boom", "status": {}}'
+    upstream.simulator.add_fault(Fault("POST", RUNS, status=202, body=body))
+    async with connected("memory", upstream.url) as client:
+        created = structured(await client.call_tool("create_task", TASK))
+
+    assert created["run_id"] == "trun_odd"
+
+
+def test_address_of_an_unknown_kind_is_no_ledger_file() -> None:
+    """A file named after a mistyped address would share nothing, and have the password in its name."""
+    with pytest.raises(SettingsError, match="PARALLEL_MCP_LEDGER"):
+        load_settings({"ledger": "mysql://:secret@host"})
+    assert load_settings({"ledger": "Redis://host"}).ledger == "redis://host"
 
 
 async def test_budget_of_a_dollar_an_hour_ends_with_the_third_ultra(upstream: Upstream) -> None:
@@ -282,8 +350,13 @@ async def test_dear_create_asks_the_user_where_the_client_can(
 
     settings = load_settings({"base_url": upstream.url, "api_key": KEY, "ledger": "memory"})
     async with Client(build_server(settings), mode=mode, elicitation_callback=answer) as client:
-        result = await client.call_tool("create_task", {**TASK, "processor": "ultra4x"})
+        result = await client.call_tool("create_task", {**TASK, "processor": "ultra4x", "idempotency_key": "k"})
         cheap = await client.call_tool("create_task", {**TASK, "processor": "lite"})
+        if approve:
+            again = await client.call_tool("create_task", {**TASK, "processor": "ultra4x", "idempotency_key": "k"})
+            assert structured(again)["deduplicated"], "what is bought already is not asked about again"
+        else:
+            assert "declined" in text_of(result)
 
     assert len(questions) == 1
     assert "ultra4x for $1.20" in questions[0]

@@ -5,6 +5,7 @@ ResearchError
 ├── MissingKey              set the API key
 ├── IdempotencyConflict     use another idempotency key
 ├── OutcomeUnknown          check before creating again
+├── StillCreating           call again for the answer
 ├── OverBudget              ask the user
 ├── LedgerUnavailable       have the ledger repaired, or choose one in memory
 ├── RunFailed               the run itself ended without a result
@@ -79,6 +80,14 @@ class OutcomeUnknown(ResearchError):
         f"Tell the user. The run, if there is one, is listed at {PLATFORM_URL}; create it again, with force_new=true "
         "or a new idempotency_key, only when the user has checked or accepts paying twice."
     )
+
+
+class StillCreating(ResearchError):
+    """A create is on its way and not answered yet. It goes on, and its run will be found."""
+
+    code = "still_creating"
+    retry_advice = "Calling again with the same arguments finds its run and buys nothing."
+    next_step = "Call again with exactly the same arguments (without force_new) in a few seconds."
 
 
 class OverBudget(ResearchError):

@@ -21,7 +21,7 @@ from parallel_mcp.errors import ResearchError, SettingsError
 from parallel_mcp.ledger.choice import chosen_ledger
 from parallel_mcp.render.errors import error_text
 from parallel_mcp.settings import Settings, env_name, unknown_variables
-from parallel_mcp.tasks.creating import creating
+from parallel_mcp.tasks.creating import FINISH_S, creating
 from parallel_mcp.tasks.feeds import sharing_feeds
 from parallel_mcp.tasks.processors import processor_named
 from parallel_mcp.tools import TOOLS
@@ -66,8 +66,12 @@ class ParallelServer(MCPServer[App]):
         await server.run(incoming, outgoing, server.create_initialization_options())
 
 
-def build_server(settings: Settings, *, timeouts: "Timeouts | None" = None) -> ParallelServer:
+def build_server(
+    settings: Settings, *, timeouts: "Timeouts | None" = None, finish_s: float = FINISH_S
+) -> ParallelServer:
     """A server with all tools; its connections open at the first request and close with it.
+
+    When it is stopped, creates on their way have `finish_s` to be finished and written down.
 
     Raises:
         SettingsError: The default processor is not a processor.
@@ -79,7 +83,8 @@ def build_server(settings: Settings, *, timeouts: "Timeouts | None" = None) -> P
     async def lifespan(_: MCPServer[App]) -> AsyncGenerator[App]:
         app: App | None = None
         try:
-            async with creating(partial(chosen_ledger, settings), settings) as creator, sharing_feeds() as feeds:
+            open_ledger = partial(chosen_ledger, settings)
+            async with creating(open_ledger, settings, finish_s) as creator, sharing_feeds() as feeds:
                 app = App(settings, creator, feeds, timeouts)
                 yield app
         finally:  # after the last create, which needs its connection

@@ -97,6 +97,16 @@ class Settings(BaseModel):
             raise ValueError("must be https: the API key would travel in the clear")
         return value.rstrip("/")
 
+    @field_validator("ledger")
+    @classmethod
+    def _check_ledger(cls, value: str) -> str:
+        scheme, separator, rest = value.partition("://")
+        if not separator:
+            return value
+        if scheme.lower() not in ("redis", "rediss", "unix"):
+            raise ValueError("must be a file, `memory`, or an address that begins with redis://, rediss:// or unix://")
+        return f"{scheme.lower()}://{rest}"
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _lower_case(cls, value: object) -> object:

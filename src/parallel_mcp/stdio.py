@@ -35,30 +35,33 @@ def serve_stdio(flags: Mapping[str, Any]) -> int:
 
 
 async def _serve(server: ParallelServer) -> int:
-    signals = _Signals()
-    async with stdio_server() as (incoming, outgoing):
-        async with anyio.create_task_group() as serving:
-            serving.start_soon(signals.cancel_when_one_comes, serving.cancel_scope)
-            await server.serve(incoming, outgoing)
-            serving.cancel_scope.cancel()
-        if signals.exit_status is not None:
-            # The thread that waits for stdin cannot be interrupted. Everything of ours is closed by now.
-            sys.stderr.flush()
-            os._exit(signals.exit_status)
+    async with anyio.create_task_group() as listening:
+        serving = anyio.CancelScope()
+        signals = _Signals(serving)
+        listening.start_soon(signals.listen)
+        async with stdio_server() as (incoming, outgoing):
+            with serving:
+                await server.serve(incoming, outgoing)
+            if signals.exit_status is not None:
+                # The thread that waits for stdin cannot be interrupted. Everything of ours is closed by now.
+                sys.stderr.flush()
+                os._exit(signals.exit_status)
+        listening.cancel_scope.cancel()
     return 0
 
 
 class _Signals:
-    """SIGINT and SIGTERM end the server in order: calls are cancelled, connections closed."""
+    """SIGINT and SIGTERM end the server in order; a repeated one does not cut the end short."""
 
-    def __init__(self) -> None:
+    def __init__(self, serving: anyio.CancelScope) -> None:
         self.exit_status: int | None = None
+        self._serving = serving
 
-    async def cancel_when_one_comes(self, scope: anyio.CancelScope) -> None:
+    async def listen(self) -> None:
         if sys.platform == "win32":
             return  # asyncio cannot wait for signals there; the process just ends
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
             async for number in signals:
-                self.exit_status = INTERRUPTED if number == signal.SIGINT else 0
-                scope.cancel()
-                return
+                if self.exit_status is None:
+                    self.exit_status = INTERRUPTED if number == signal.SIGINT else 0
+                self._serving.cancel()

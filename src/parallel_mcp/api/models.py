@@ -41,7 +41,23 @@ def _texts(value: Any) -> Any:
     return [item for item in cast("list[Any]", value) if isinstance(item, str)] if isinstance(value, list) else value
 
 
-Text = Annotated[str, _or_empty("")]
+def _text(value: Any) -> Any:
+    """A text; anything else must not make the rest of an answer unreadable, above all not the id of a paid run."""
+    if isinstance(value, int | float):
+        return str(value)
+    return value if isinstance(value, str) else ""
+
+
+def _objects(value: Any) -> Any:
+    """The objects of a list."""
+    return [item for item in cast("list[Any]", value) if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _object(value: Any) -> Any:
+    return cast("Any", value) if isinstance(value, dict) else {}
+
+
+Text = Annotated[str, BeforeValidator(_text)]
 Word = Annotated[str, BeforeValidator(_word)]
 Handle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 Count = Annotated[int, _or_empty(0)]
@@ -147,7 +163,7 @@ class ApiWarning(_Answer):
     message: Text = ""
 
 
-Warnings = Annotated[list[ApiWarning], _or_empty([])]
+Warnings = Annotated[list[ApiWarning], BeforeValidator(_objects)]
 Excerpts = Annotated[list[str], BeforeValidator(_texts)]
 
 
@@ -204,6 +220,12 @@ class RunError(_Answer):
     message: Text = ""
 
 
+def _run_error(value: Any) -> Any:
+    if isinstance(value, str):
+        return {"message": value}
+    return cast("Any", value) if isinstance(value, dict) else None
+
+
 class TaskRun(_Answer):
     """The state of a run, without its output."""
 
@@ -213,8 +235,8 @@ class TaskRun(_Answer):
     is_active: bool = True
     processor: Word = ""
     warnings: Warnings = []
-    error: RunError | None = None
-    metadata: Annotated[dict[str, JsonValue], _or_empty({})] = {}
+    error: Annotated[RunError | None, BeforeValidator(_run_error)] = None
+    metadata: Annotated[dict[str, JsonValue], BeforeValidator(_object)] = {}
     taskgroup_id: Text = ""
     created_at: Text = ""
     modified_at: Text = ""
@@ -227,7 +249,7 @@ class TaskRun(_Answer):
         run: dict[str, Any] = dict(data)  # pyright: ignore[reportUnknownArgumentType]
         run["interaction_id"] = run.get("interaction_id") or run.get("run_id")
         if run.get("is_active") is None:
-            run["is_active"] = run.get("status") in ACTIVE_STATUSES
+            run["is_active"] = _word(run.get("status")) in ACTIVE_STATUSES
         return run
 
     @property

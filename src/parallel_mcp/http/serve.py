@@ -15,6 +15,7 @@ from parallel_mcp.server import build_server, configure_logging
 from parallel_mcp.settings import load_settings
 
 DRAIN_S = 10
+FINISH_S = 5  # for creates, after the drain
 USAGE_ERROR = 2
 
 
@@ -23,7 +24,7 @@ def serve_http(flags: Mapping[str, Any]) -> int:
     try:
         settings = load_settings(flags)
         configure_logging(settings)
-        app = http_app(build_server(settings), settings)
+        app = http_app(build_server(settings, finish_s=FINISH_S), settings)
     except SettingsError as error:
         sys.stderr.write(f"parallel-mcp cannot start: {error}\n")
         return USAGE_ERROR

@@ -196,7 +196,8 @@ def _opened(path: str) -> sqlite3.Connection:
     if path != IN_MEMORY:
         file = Path(path).expanduser()
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))  # SQLite gives its side files the same mode
+        os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
+        file.chmod(0o600)  # also of a file that was there; SQLite gives its side files the same mode
         path = str(file)
     db = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:

@@ -7,7 +7,7 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ from parallel_mcp.errors import (
     OutcomeUnknown,
     OverBudget,
     ResearchError,
+    StillCreating,
     UpstreamError,
 )
 from parallel_mcp.ledger import (
@@ -46,9 +47,13 @@ if TYPE_CHECKING:
 
 FINISH_S = 15.0  # how long a create on its way may take when the server is being stopped
 OTHER_PROCESS_S = 20.0  # how long to wait for a create that another process has on its way
+LONGEST_CREATE_S = 60.0  # after that, the process that had it on its way must have died
 READ_BACK_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 SETTLE_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0)
+READ_BACK_TIMEOUT_S = 15.0
+NOTE_S = 0.3
 ACTIVE_FACTOR = 1.25
+NOTHING_NEW = Limits(usd_per_hour=1e-6)  # a limit that no price fits in: only what exists already is answered
 
 _OWNER_SALT = b"parallel-mcp ledger owner v1"
 
@@ -100,8 +105,10 @@ def intent_for(
 
 
 @asynccontextmanager
-async def creating(open_ledger: Callable[[], Ledger], settings: Settings) -> AsyncGenerator[Creator]:
-    """A creator for as long as the server runs. When it stops, creates on their way have 15 s to be finished."""
+async def creating(
+    open_ledger: Callable[[], Ledger], settings: Settings, finish_s: float = FINISH_S
+) -> AsyncGenerator[Creator]:
+    """A creator for as long as the server runs; when it stops, creates on their way have `finish_s` to be finished."""
     creator: Creator | None = None
     try:
         async with anyio.create_task_group() as sending:
@@ -109,7 +116,7 @@ async def creating(open_ledger: Callable[[], Ledger], settings: Settings) -> Asy
             try:
                 yield creator
             finally:
-                creator.finish_within(FINISH_S)
+                creator.finish_within(finish_s)
     finally:
         if creator is not None:
             with anyio.CancelScope(shield=True):
@@ -124,11 +131,20 @@ class Creator:
         self._settings = settings
         self._tasks = tasks
         self._on_their_way: dict[str, _OnItsWay] = {}
+        self._settling: set[anyio.CancelScope] = set()
+        self._stop_at = float("inf")
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The ledger, made at its first use: a server that only lists its tools needs none."""
-        return self._open_ledger()
+        """The ledger, made at its first use: a server that only lists its tools needs none.
+
+        Raises:
+            LedgerUnavailable: The setting names none that can be made.
+        """
+        try:
+            return self._open_ledger()
+        except Exception as error:  # whatever a wrong address makes a library raise; it may hold a password
+            raise LedgerUnavailable(f"The ledger cannot be made ({type(error).__name__})") from None
 
     async def aclose(self) -> None:
         """Let go of the ledger, if it was used."""
@@ -157,13 +173,8 @@ class Creator:
             LedgerUnavailable: What was created before cannot be known; nothing is sent.
             UpstreamError: Refused; nothing was created.
         """
-        if not price_approved and is_dear(intent.price_usd, self._settings):
-            raise OverBudget(
-                f"{intent.processor} costs ${intent.price_usd:.3f}, above the limit of "
-                f"${self._settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}). "
-                "Nothing was sent"
-            )
-        limits = Limits(self._settings.max_usd_per_hour, self._settings.max_usd_per_day, self._settings.max_active_runs)
+        too_dear = not price_approved and is_dear(intent.price_usd, self._settings)
+        limits = NOTHING_NEW if too_dear else self._limits()
         passed_over: frozenset[str] = frozenset()
         while True:
             match await self._begun(intent, limits, passed_over):
@@ -181,26 +192,52 @@ class Creator:
                 case KeyConflict():
                     raise IdempotencyConflict("This idempotency_key was already used for another request")
                 case OverSpent() as exceeded:
-                    raise _over_budget(intent, exceeded)
+                    raise self._too_dear(intent) if too_dear else _over_budget(intent, exceeded)
                 case TooManyActive() as exceeded:
                     raise OverBudget(
                         f"{exceeded.active} runs are active, and {env_name('max_active_runs')} allows "
                         f"{exceeded.limit}. Nothing was sent. Some must end first"
                     )
 
+    async def is_known(self, intent: Intent) -> bool:
+        """Whether an earlier create answers this one, so that nothing will be bought.
+
+        Raises:
+            LedgerUnavailable: Nobody can say.
+        """
+        return isinstance(await self._begun(intent, NOTHING_NEW, frozenset()), Known | KeyConflict)
+
     async def note(self, owner: str, run: TaskRun) -> None:
-        """Free the place of a run that has been seen to have ended. That the ledger is away does not matter here."""
+        """Free the place of a run that has been seen to have ended, waiting only a moment for the ledger."""
         if run.is_active:
             return
+        noted = anyio.Event()
+        self._tasks.start_soon(self._note_ended, owner, run.run_id, noted)
+        with anyio.move_on_after(NOTE_S):
+            await noted.wait()
+
+    async def _note_ended(self, owner: str, run_id: str, noted: anyio.Event) -> None:
         try:
-            await self.ledger.note_ended(owner, run.run_id)
-        except LedgerUnavailable as error:
-            logger.info("The end of a run was not noted: %s", error)
+            await self.ledger.note_ended(owner, run_id)
+        except Exception as error:  # a read is not worth failing for it, still less the server
+            logger.info("The end of a run was not noted: %s", type(error).__name__)
+        noted.set()
+
+    def _limits(self) -> Limits:
+        settings = self._settings
+        return Limits(settings.max_usd_per_hour, settings.max_usd_per_day, settings.max_active_runs)
+
+    def _too_dear(self, intent: Intent) -> OverBudget:
+        return OverBudget(
+            f"{intent.processor} costs ${intent.price_usd:.3f}, above the limit of "
+            f"${self._settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}). Nothing was sent"
+        )
 
     def finish_within(self, seconds: float) -> None:
         """Give the creates on their way so much time; what is not answered by then has an unknown outcome."""
-        for on_its_way in self._on_their_way.values():
-            on_its_way.scope.deadline = anyio.current_time() + seconds
+        self._stop_at = anyio.current_time() + seconds
+        for scope in (*(on_its_way.scope for on_its_way in self._on_their_way.values()), *self._settling):
+            scope.deadline = self._stop_at
 
     async def _begun(self, intent: Intent, limits: Limits, passed_over: frozenset[str]) -> Begun:
         """What the ledger says; a caller who leaves meanwhile must not leave an intent behind that nobody sends."""
@@ -233,27 +270,32 @@ class Creator:
         except Exception:  # a fault of ours, in a task of its own: it must not end the server
             logger.exception("A create failed in this server")
         finally:
-            with anyio.CancelScope(shield=True):
-                await self._settle(entry_id, state, on_its_way.run.run_id if on_its_way.run else "")
-            on_its_way.done.set()
-            del self._on_their_way[entry_id]
+            try:
+                with anyio.CancelScope(shield=True):
+                    await self._settle(entry_id, state, on_its_way.run.run_id if on_its_way.run else "")
+            finally:
+                on_its_way.done.set()
+                del self._on_their_way[entry_id]
 
     async def _settle(self, entry_id: str, state: EntryState, run_id: str) -> None:
         try:
             await self.ledger.settle(entry_id, state, run_id)
-        except LedgerUnavailable as error:
-            logger.warning("The outcome of a create is not written down yet: %s", error)
+        except Exception as error:  # also a fault of ours: the outcome must not be lost, nor the server ended
+            logger.warning("The outcome of a create is not written down yet: %s", type(error).__name__)
             self._tasks.start_soon(self._settle_later, entry_id, state, run_id)
 
     async def _settle_later(self, entry_id: str, state: EntryState, run_id: str) -> None:
         """Try again while the server runs: until then a repeat finds an intent, which counts as unknown."""
-        for pause_s in SETTLE_AGAIN_S:
-            await anyio.sleep(pause_s)
-            try:
-                return await self.ledger.settle(entry_id, state, run_id)
-            except LedgerUnavailable:
-                continue
-        logger.error("The outcome of a create was not written down: the ledger stayed away")
+        with anyio.CancelScope(shield=True, deadline=self._stop_at) as scope:
+            self._settling.add(scope)
+            for pause_s in SETTLE_AGAIN_S:
+                await anyio.sleep(pause_s)
+                with suppress(LedgerUnavailable):
+                    await self.ledger.settle(entry_id, state, run_id)
+                    self._settling.discard(scope)
+                    return
+        self._settling.discard(scope)
+        logger.error("The create %s ended as %s (%s), which the ledger could not be told", entry_id, state, run_id)
 
     async def _sent(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> TaskRun:
         if self._settings.safe_create == "plain":
@@ -266,13 +308,14 @@ class Creator:
         await self.ledger.attach_group(entry_id, group.taskgroup_id)
         try:
             added = await api.add_runs(group.taskgroup_id, [request], refresh_status=False)
-            run_id = added.run_ids[0] if added.run_ids else ""
+            run_id = added.run_ids[0] if added.run_ids else await self._read_back(api, group.taskgroup_id)
         except OutcomeUnknown:
             run_id = await self._read_back(api, group.taskgroup_id)
             if not run_id:
                 raise
         if not run_id:
             raise OutcomeUnknown("The create was sent into a task group, but the answer names no run")
+        await self._settle(entry_id, "created", run_id)  # before the next request, which may take its time
         return await _retrieved(api, run_id, request.processor)
 
     async def _read_back(self, api: ParallelApi, group_id: str) -> str:
@@ -297,10 +340,12 @@ class Creator:
         if settled is None or settled.state == "failed":
             return None
         if settled.state == "created":
-            return await api.retrieve_run(settled.handle)
+            return await _retrieved(api, settled.handle, settled.processor)
         if settled.group_id and (run_id := await _run_in_group(api, settled.group_id)):
             await self.ledger.settle(settled.entry_id, "created", run_id)
             return await _retrieved(api, run_id, settled.processor)
+        if settled.state == "intent" and settled.age_s < LONGEST_CREATE_S:
+            raise StillCreating("An equal create is on its way in another process; nothing was sent now")
         raise OutcomeUnknown("An equal create was sent before, and its outcome is unknown; nothing was sent now")
 
     async def _settled_elsewhere(self, entry: Entry) -> Entry | None:
@@ -325,21 +370,22 @@ async def _outcome(on_its_way: _OnItsWay) -> TaskRun:
 async def _run_in_group(api: ParallelApi, group_id: str) -> str:
     """The id of the first run in a group, or nothing if it has none or cannot be read."""
     try:
-        async with api.group_runs(group_id) as events:
-            async for event in events:
-                if isinstance(event, RunStateEvent):
-                    return event.run.run_id
+        with anyio.move_on_after(READ_BACK_TIMEOUT_S):
+            async with api.group_runs(group_id) as events:
+                async for event in events:
+                    if isinstance(event, RunStateEvent):
+                        return event.run.run_id
     except UpstreamError as error:
         logger.info("A task group could not be read back: %s", error)
     return ""
 
 
 async def _retrieved(api: ParallelApi, run_id: str, processor: str) -> TaskRun:
-    """The state of a run that is known to exist, even if it cannot be read just now."""
+    """The state of a run that is known to exist. One that cannot be read just now counts as active: it is not lost."""
     try:
         return await api.retrieve_run(run_id)
     except UpstreamError as error:
-        logger.info("A new run could not be read: %s", error)
+        logger.info("A known run could not be read: %s", error)
         return TaskRun(run_id=run_id, interaction_id=run_id, status="queued", is_active=True, processor=processor)
 
 

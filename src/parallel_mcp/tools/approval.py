@@ -9,8 +9,8 @@ from pydantic import BaseModel, Field
 
 from parallel_mcp.settings import env_name
 from parallel_mcp.tasks.creating import is_dear
-from parallel_mcp.tools.call import App
-from parallel_mcp.tools.tasks import TaskRequest, chosen_processor
+from parallel_mcp.tools.call import App, Call, PriceApproval
+from parallel_mcp.tools.tasks import TaskRequest, chosen_processor, intent_of, run_input
 
 MODERN_ERA = "2026-07-28"
 
@@ -21,15 +21,26 @@ class Approval(BaseModel):
     approve: bool = Field(description="Start it at this price?")
 
 
-def ask_for_approval(request: TaskRequest, context: Context[App]) -> Approval | Elicit[Approval]:
+class NotAsked(Approval):
+    """In place of an answer, where there was no question."""
+
+    approve: bool = False
+
+
+async def ask_for_approval(request: TaskRequest, context: Context[App]) -> Approval | Elicit[Approval]:
     """The question, if the price calls for one and the client can be asked; otherwise no approval.
 
-    Asking a client that cannot answer would fail the whole call.
+    Asking a client that cannot answer would fail the whole call. A request that is invalid, or that an earlier create
+    answers, is no matter for the user.
     """
-    settings = context.request_context.lifespan_context.settings
+    call = Call(context.request_context.lifespan_context, context)
+    settings = call.settings
     processor = chosen_processor(request, settings)
     if not is_dear(processor.price_usd, settings) or not _can_be_asked(context):
-        return Approval(approve=False)
+        return NotAsked()
+    intent = intent_of(request, run_input(request, processor), processor, call)
+    if not request.force_new and await call.app.creator.is_known(intent):
+        return NotAsked()
     return Elicit(
         f"Start a research task with {processor.name} for ${processor.price_usd:.2f}? It is above the limit of "
         f"${settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}) and usually takes "
@@ -38,9 +49,13 @@ def ask_for_approval(request: TaskRequest, context: Context[App]) -> Approval | 
     )
 
 
-def was_approved(answer: ElicitationResult[Approval]) -> bool:
-    """Whether the user said yes; dismissing the question is a no."""
-    return isinstance(answer, AcceptedElicitation) and answer.data.approve
+def approval_of(answer: ElicitationResult[Approval]) -> PriceApproval:
+    """What the user said; dismissing the question is a no."""
+    if not isinstance(answer, AcceptedElicitation):
+        return "declined"
+    if isinstance(answer.data, NotAsked):
+        return "not asked"
+    return "approved" if answer.data.approve else "declined"
 
 
 def _can_be_asked(context: Context[App]) -> bool:

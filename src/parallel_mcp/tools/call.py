@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mcp.server.mcpserver import Context
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
     from parallel_mcp.api.connections import Connections, Timeouts
     from parallel_mcp.api.models import TaskRun
+
+PriceApproval = Literal["not asked", "approved", "declined"]
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Call:
 
     app: App
     ctx: Context[App]
-    price_approved: bool = False
+    approval: PriceApproval = "not asked"
 
     @property
     def settings(self) -> Settings:

@@ -15,7 +15,7 @@ from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel
 
-from parallel_mcp.tools.approval import Approval, ask_for_approval, was_approved
+from parallel_mcp.tools.approval import Approval, approval_of, ask_for_approval
 from parallel_mcp.tools.arguments import Arguments, read_arguments
 from parallel_mcp.tools.call import App, Call
 from parallel_mcp.tools.schemas import published_schema
@@ -86,7 +86,7 @@ class ToolDefinition:
             answer: Annotated[ElicitationResult[Approval], Resolve(ask_for_approval)],
         ) -> CallToolResult:
             app = context.request_context.lifespan_context
-            return await self.run(request, Call(app, context, price_approved=was_approved(answer)))
+            return await self.run(request, Call(app, context, approval_of(answer)))
 
         return call
 

@@ -20,6 +20,7 @@ from parallel_mcp.tools.results import (
 )
 from parallel_mcp.tools.tasks import TaskRequest, start
 from parallel_mcp.tools.waiting import allowed_wait_s
+from parallel_mcp.tools.watching import LAST_LOOK_S
 
 
 class RunTaskArguments(TaskRequest):
@@ -45,7 +46,7 @@ async def run_task(request: RunTaskArguments, call: Call) -> CallToolResult:
     out, calling again with the same arguments finds the same run and costs nothing.
     """
     deadline = anyio.current_time() + allowed_wait_s(request.timeout_s, call)
-    started = await start(request, call)
+    started = await start(request, call, by=deadline + LAST_LOOK_S)
     try:
         answer = await _answer_by(deadline, started.run, call)
     except UpstreamError as error:

@@ -87,7 +87,7 @@ async def get_status(request: GetStatusArguments, call: Call) -> CallToolResult:
 async def _recent_lines(entries: list[Entry], call: Call) -> list[StatusLine]:
     """What the ledger remembers, each with its present status; what may have been bought is no less worth knowing."""
     handles = [entry.handle for entry in entries if entry.handle]
-    known = dict(zip(handles, await _lines(handles, call), strict=True))
+    known = dict(zip(handles, await _lines(handles, call, may_all_fail=True), strict=True))
     lines = [known[entry.handle] if entry.handle else _unknown_line(entry) for entry in entries]
     return [line.model_copy(update={"title": entry.title or None}) for line, entry in zip(lines, entries, strict=True)]
 
@@ -105,11 +105,11 @@ def _unknown_line(entry: Entry) -> StatusLine:
     )
 
 
-async def _lines(handles: list[str], call: Call) -> list[StatusLine]:
-    """The status of each, read at the same time.
+async def _lines(handles: list[str], call: Call, *, may_all_fail: bool = False) -> list[StatusLine]:
+    """The status of each, read at the same time; of those that could not be read, why not.
 
     Raises:
-        ResearchError: None of them could be read. If some could, the others are lines that say why not.
+        ResearchError: None of them could be read, and that is all there is to say.
     """
     api = call.api
     outcomes: dict[str, StatusLine | ResearchError] = {}
@@ -124,7 +124,7 @@ async def _lines(handles: list[str], call: Call) -> list[StatusLine]:
         for handle in handles:
             reading.start_soon(read, handle)
     failures = [outcome for outcome in outcomes.values() if isinstance(outcome, ResearchError)]
-    if failures and len(failures) == len(handles):
+    if failures and len(failures) == len(handles) and not may_all_fail:
         raise failures[0]
     return [_line_of(handle, outcomes[handle]) for handle in handles]
 

@@ -4,10 +4,13 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import anyio
 from mcp.types import CallToolResult
 from pydantic import AfterValidator, Field
 
 from parallel_mcp.api.models import TaskRun, TaskRunInput
+from parallel_mcp.errors import OverBudget, StillCreating
+from parallel_mcp.ledger import Intent
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.settings import Settings
 from parallel_mcp.tasks.creating import intent_for
@@ -19,6 +22,7 @@ from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import Output, reply
 from parallel_mcp.tools.search import Day, Domains
 from parallel_mcp.tools.status import next_for
+from parallel_mcp.tools.waiting import allowed_wait_s
 
 MAX_TITLE_CHARS = 120
 
@@ -90,7 +94,7 @@ async def create_task(request: CreateTaskArguments, call: Call) -> CallToolResul
     exist. Then call watch_progress with the run_id, and get_result once it is ready. There is no cancel: a run
     that is started is billed. Try one run before starting many.
     """
-    started = await start(request, call)
+    started = await start(request, call, by=anyio.current_time() + allowed_wait_s(None, call))
     return _created_reply(started)
 
 
@@ -117,25 +121,38 @@ class Started:
         )
 
 
-async def start(request: TaskRequest, call: Call) -> Started:
+async def start(request: TaskRequest, call: Call, *, by: float) -> Started:
     """Create the run that a request asks for, or find the one that an equal request made.
 
     Raises:
+        StillCreating: The create was not answered by then; it goes on.
         ResearchError: See `Creator.create`, `run_input`.
     """
     processor = chosen_processor(request, call.settings)
     task = run_input(request, processor)
-    intent = intent_for(
+    if call.approval == "declined":
+        raise OverBudget(f"The user was asked and declined ${processor.price_usd:.2f} for this. Nothing was sent")
+    with anyio.CancelScope(deadline=by):
+        creation = await call.app.creator.create(
+            call.api,
+            intent_of(request, task, processor, call),
+            task,
+            force_new=request.force_new,
+            price_approved=call.approval == "approved",
+        )
+        return Started(creation.run, processor, creation.deduplicated)
+    raise StillCreating("The create is on its way, and the API has not answered yet")
+
+
+def intent_of(request: TaskRequest, task: TaskRunInput, processor: Processor, call: Call) -> Intent:
+    """What the ledger is told of a create."""
+    return intent_for(
         task,
         processor,
         owner=call.owner,
         idempotency_key=request.idempotency_key,
         title=title_of(request) if call.settings.ledger_titles else "",
     )
-    creation = await call.app.creator.create(
-        call.api, intent, task, force_new=request.force_new, price_approved=call.price_approved
-    )
-    return Started(creation.run, processor, creation.deduplicated)
 
 
 def run_input(request: TaskRequest, processor: Processor) -> TaskRunInput:
