@@ -355,6 +355,10 @@ async def test_dear_create_asks_the_user_where_the_client_can(
         if approve:
             again = await client.call_tool("create_task", {**TASK, "processor": "ultra4x", "idempotency_key": "k"})
             assert structured(again)["deduplicated"], "what is bought already is not asked about again"
+            upstream.simulator.finish(structured(result)["run_id"])
+            await client.call_tool("create_task", {**TASK, "processor": "ultra4x"})
+            assert len(questions) == 2, "what has ended is bought anew, so the user is asked"
+            questions.pop()
         else:
             assert "declined" in text_of(result)
 
@@ -362,7 +366,7 @@ async def test_dear_create_asks_the_user_where_the_client_can(
     assert "ultra4x for $1.20" in questions[0]
     assert not cheap.is_error
     assert bool(result.is_error) is not bool(approve)
-    assert upstream.simulator.accepted_runs == (2 if approve else 1)
+    assert upstream.simulator.accepted_runs == (3 if approve else 1)
 
 
 async def test_quick_task_is_answered_in_one_call(upstream: Upstream, client: Client) -> None:

@@ -199,13 +199,17 @@ class Creator:
                         f"{exceeded.limit}. Nothing was sent. Some must end first"
                     )
 
-    async def is_known(self, intent: Intent) -> bool:
+    async def is_answered(self, api: ParallelApi, intent: Intent) -> bool:
         """Whether an earlier create answers this one, so that nothing will be bought.
 
         Raises:
             LedgerUnavailable: Nobody can say.
         """
-        return isinstance(await self._begun(intent, NOTHING_NEW, frozenset()), Known | KeyConflict)
+        match await self._begun(intent, NOTHING_NEW, frozenset()):
+            case Known(entry=entry, by_key=False) if entry.state == "created":
+                return (await _retrieved(api, entry.handle, entry.processor)).is_active
+            case begun:
+                return isinstance(begun, Known | KeyConflict)
 
     async def note(self, owner: str, run: TaskRun) -> None:
         """Free the place of a run that has been seen to have ended, waiting only a moment for the ledger."""

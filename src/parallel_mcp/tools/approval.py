@@ -39,7 +39,7 @@ async def ask_for_approval(request: TaskRequest, context: Context[App]) -> Appro
     if not is_dear(processor.price_usd, settings) or not _can_be_asked(context):
         return NotAsked()
     intent = intent_of(request, run_input(request, processor), processor, call)
-    if not request.force_new and await call.app.creator.is_known(intent):
+    if not request.force_new and await call.app.creator.is_answered(call.api, intent):
         return NotAsked()
     return Elicit(
         f"Start a research task with {processor.name} for ${processor.price_usd:.2f}? It is above the limit of "
@@ -63,4 +63,4 @@ def _can_be_asked(context: Context[App]) -> bool:
     elicitation = capabilities.elicitation if capabilities else None
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
         return False
-    return context.protocol_version == MODERN_ERA or context.session.can_send_request
+    return (context.protocol_version or "") >= MODERN_ERA or context.session.can_send_request
