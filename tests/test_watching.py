@@ -204,12 +204,14 @@ async def test_busy_run_is_reported_twice_a_second_at_most(client: Client) -> No
     seen: list[float] = []
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
-        seen.append(time.monotonic())
+        seen.append(progress)
 
+    started = time.monotonic()
     watched = structured(await client.call_tool("watch_progress", {"id": run_id}, progress_callback=note))
+    took_s = time.monotonic() - started
 
     assert watched["status"] == "completed"
-    assert min(later - earlier for earlier, later in pairwise(seen)) > 0.4
+    assert 3 <= len(seen) <= 1 + took_s / 0.5
 
 
 async def test_failed_run_says_why(client: Client) -> None:
