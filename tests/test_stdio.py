@@ -13,7 +13,10 @@ from typing import IO, Any, cast
 import pytest
 from mcp import Client
 from mcp.client.stdio import stdio_client
+from mcp.types import Implementation
 
+from parallel_mcp.server import build_server
+from parallel_mcp.settings import load_settings
 from tests.conftest import Upstream
 from tests.connecting import KEY, LEGACY, MODERN, failure, stdio_server
 
@@ -148,6 +151,26 @@ async def test_without_a_key_tools_are_listed_and_each_call_says_how_to_set_it(u
         assert "https://platform.parallel.ai" in text
         assert "Code: missing_api_key" in text
     assert upstream.simulator.requests == []
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("claude-code", "claude mcp add"),
+        ("Visual Studio Code", '{"servers"'),
+        ("codex-mcp-client", "[mcp_servers.parallel]"),
+        ("somebody", '{"mcpServers"'),
+    ],
+)
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_missing_key_is_explained_in_the_form_of_the_client(mode: str, name: str, form: str) -> None:
+    """So that it can be pasted as it is."""
+    client_info = Implementation(name=name, version="1")
+    async with Client(build_server(load_settings()), mode=mode, client_info=client_info) as client:
+        text = await failure(client, "search", {"objective": "x"})
+
+    assert form in text
+    assert len(text) < 700
 
 
 def test_unusable_settings_are_named_and_their_values_are_not() -> None:

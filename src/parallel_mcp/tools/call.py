@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from mcp.server.mcpserver import Context
 
 from parallel_mcp.errors import MissingKey
+from parallel_mcp.render.key_help import key_help
 from parallel_mcp.settings import Settings, checked_key
 from parallel_mcp.tasks.creating import Creator, owner_of
 from parallel_mcp.tasks.feeds import Feeds
@@ -98,7 +99,7 @@ class Call:
         if key is None and (headers is None or self.settings.auth == "local"):
             key = self.settings.api_key
         if key is None:
-            raise MissingKey("No Parallel API key is configured")
+            raise MissingKey(key_help(self.client_name))
         return key
 
     def watching(self, run_id: str, cursor: str) -> AbstractAsyncContextManager[AsyncGenerator[Snapshot]]:
