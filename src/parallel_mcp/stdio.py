@@ -11,10 +11,9 @@ import anyio
 from mcp.server.stdio import stdio_server
 
 from parallel_mcp.errors import SettingsError
-from parallel_mcp.server import ParallelServer, build_server, configure_logging
+from parallel_mcp.server import ParallelServer, build_server, configure_logging, refuse_to_start
 from parallel_mcp.settings import load_settings
 
-USAGE_ERROR = 2
 INTERRUPTED = 130
 
 
@@ -25,8 +24,7 @@ def serve_stdio(flags: Mapping[str, Any]) -> int:
         configure_logging(settings)
         server = build_server(settings)
     except SettingsError as error:
-        sys.stderr.write(f"parallel-mcp cannot start: {error}\n")
-        return USAGE_ERROR
+        return refuse_to_start(error)
     if sys.stdin.isatty():
         sys.stderr.write("Serving MCP on stdin and stdout; `parallel-mcp --help` shows what else there is.\n")
     gc.enable()

@@ -9,7 +9,6 @@ from parallel_mcp import __version__
 from parallel_mcp.settings import Settings, env_name
 
 SECRET_FIELDS = frozenset({"api_key"})  # arguments of a process can be read by others on the machine
-HTTP_FIELDS = ("host", "port", "allowed_hosts", "auth")
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -11,12 +11,11 @@ import uvicorn
 
 from parallel_mcp.errors import SettingsError
 from parallel_mcp.http.app import MCP_PATH, http_app
-from parallel_mcp.server import build_server, configure_logging
+from parallel_mcp.server import build_server, configure_logging, refuse_to_start
 from parallel_mcp.settings import load_settings
 
 DRAIN_S = 10
 FINISH_S = 5  # for creates, after the drain
-USAGE_ERROR = 2
 
 
 def serve_http(flags: Mapping[str, Any]) -> int:
@@ -26,8 +25,7 @@ def serve_http(flags: Mapping[str, Any]) -> int:
         configure_logging(settings)
         app = http_app(build_server(settings, finish_s=FINISH_S), settings)
     except SettingsError as error:
-        sys.stderr.write(f"parallel-mcp cannot start: {error}\n")
-        return USAGE_ERROR
+        return refuse_to_start(error)
     # uvicorn raises the signal again once it has shut down; by then it only means: done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
