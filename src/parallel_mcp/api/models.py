@@ -317,6 +317,12 @@ class TaskGroupStatus(_Answer):
     is_active: Annotated[bool, _or_empty(False)] = False
     status_message: Text = ""
 
+    @property
+    def num_ended(self) -> int:
+        """How many runs are no longer active."""
+        counts = self.task_run_status_counts
+        return max(0, self.num_task_runs - sum(counts.get(status, 0) for status in ACTIVE_STATUSES))
+
 
 class TaskGroup(_Answer):
     """A group of runs."""

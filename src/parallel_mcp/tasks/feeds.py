@@ -1,17 +1,20 @@
-"""The feeds of a process: all watchers of the same run and owner share one upstream connection."""
+"""The feeds of a process: all watchers of the same run or group and owner share one upstream connection."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
 
-from parallel_mcp.tasks.feed import RunFeed
+from parallel_mcp.tasks.feed import Feed
+from parallel_mcp.tasks.group_feed import GroupFeed
+from parallel_mcp.tasks.run_feed import RunFeed
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
@@ -21,10 +24,13 @@ LINGER_AFTER_CANCEL_S = 1.0
 
 logger = logging.getLogger(__name__)
 
+_Feed = TypeVar("_Feed", bound=Feed)
+_Key = tuple[str, str]
 
-@dataclass
+
+@dataclass(eq=False)
 class _Shared:
-    feed: RunFeed
+    feed: Feed
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     watchers: int = 0
 
@@ -42,39 +48,65 @@ class Feeds:
 
     def __init__(self, tasks: TaskGroup) -> None:
         self._tasks = tasks
-        self._shared: dict[tuple[str, str], _Shared] = {}
+        self._shared: defaultdict[_Key, list[_Shared]] = defaultdict(list)
 
     @asynccontextmanager
-    async def feed_of(self, api: ParallelApi, owner: str, run_id: str) -> AsyncGenerator[RunFeed]:
+    async def of_run(self, api: ParallelApi, owner: str, run_id: str) -> AsyncGenerator[RunFeed]:
         """The feed of a run, for as long as the block lasts. A late watcher gets what is known already at once."""
-        key = (owner, run_id)
-        shared = self._shared.get(key)
-        if shared is None or shared.scope.cancel_called:
-            shared = self._opened(api, key)
+        async with self._joined((owner, run_id), lambda: RunFeed(api, run_id), lambda _: True) as feed:
+            yield feed
+
+    @asynccontextmanager
+    async def of_group(self, api: ParallelApi, owner: str, group_id: str, after: str) -> AsyncGenerator[GroupFeed]:
+        """A feed of a group that has everything behind the event `after`; as `of_run`."""
+
+        def opened() -> GroupFeed:
+            return GroupFeed(api, group_id, after)
+
+        def goes_back_far_enough(feed: GroupFeed) -> bool:
+            return feed.place_after(after) is not None
+
+        async with self._joined((owner, group_id), opened, goes_back_far_enough) as feed:
+            yield feed
+
+    @asynccontextmanager
+    async def _joined(
+        self, key: _Key, opened: Callable[[], _Feed], serves: Callable[[_Feed], bool]
+    ) -> AsyncGenerator[_Feed]:
+        shared = self._open_one(key, serves) or self._opened(key, opened())
         shared.watchers += 1
         shared.scope.deadline = float("inf")
         linger_s = LINGER_AFTER_CANCEL_S
         try:
-            yield shared.feed
+            yield cast("_Feed", shared.feed)
             linger_s = LINGER_S
         finally:
             shared.watchers -= 1
             if not shared.watchers:
                 shared.scope.deadline = anyio.current_time() + linger_s
 
-    def _opened(self, api: ParallelApi, key: tuple[str, str]) -> _Shared:
-        shared = self._shared[key] = _Shared(RunFeed(api, key[1]))
+    def _open_one(self, key: _Key, serves: Callable[[_Feed], bool]) -> _Shared | None:
+        """A feed that is not being closed and serves this watcher. A handle names a run or a group, never both."""
+        for shared in self._shared.get(key, ()):
+            if not shared.scope.cancel_called and serves(cast("_Feed", shared.feed)):
+                return shared
+        return None
+
+    def _opened(self, key: _Key, feed: Feed) -> _Shared:
+        shared = _Shared(feed)
+        self._shared[key].append(shared)
         self._tasks.start_soon(self._keep_current, key, shared)
         return shared
 
-    async def _keep_current(self, key: tuple[str, str], shared: _Shared) -> None:
-        """Follow the run until it ends or nobody watches; a feed that has ended is not joined any more."""
+    async def _keep_current(self, key: _Key, shared: _Shared) -> None:
+        """Follow until the end, or until nobody watches; a feed that has ended is not joined any more."""
         try:
             with shared.scope:
                 await shared.feed.keep_current()
         except Exception:  # a fault of ours, in a task of its own: it must not end the server
-            logger.exception("Watching a run failed in this server")
+            logger.exception("Watching failed in this server")
         finally:
-            if self._shared.get(key) is shared:
+            self._shared[key].remove(shared)
+            if not self._shared[key]:
                 del self._shared[key]
             shared.feed.stop()

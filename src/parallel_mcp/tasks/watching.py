@@ -1,38 +1,107 @@
-"""Watching a run: a stream of snapshots, from its present state to its end."""
+"""Watching a run or a group: a stream of snapshots, from its present state to its end."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from parallel_mcp.api.models import TaskRun
-from parallel_mcp.tasks.feed import RunFeed
+from parallel_mcp.api.models import TaskGroup, TaskRun
 from parallel_mcp.tasks.feeds import Feeds
+from parallel_mcp.tasks.group_cursor import event_id_in, group_cursor
+from parallel_mcp.tasks.group_feed import EndedRow, GroupFeed
+from parallel_mcp.tasks.run_feed import RunFeed
 from parallel_mcp.tasks.trace import START, Cursor, Message, read_cursor
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
 
+ROW_LABEL = "row"  # the metadata of a run of a group that says which row it is
+
 
 @dataclass(frozen=True)
-class Snapshot:
-    """Where a run stands, and what its watcher has not been given yet."""
+class Snapshot(ABC):
+    """Where a run or a group stands, and what its watcher has not been given yet."""
 
-    run: TaskRun
-    meter: float | None
-    sources_read: int | None
-    sources_considered: int | None
     new_messages: tuple[Message, ...]
     cursor: str
     cursor_fits: bool
 
+    @property
+    @abstractmethod
+    def phase(self) -> str:
+        """How it stands, in a word or a few of our own."""
+
+    @property
+    @abstractmethod
+    def percent(self) -> float | None:
+        """How far it is, 0 to 100; None if nobody knows."""
+
+    @property
+    @abstractmethod
+    def is_complete(self) -> bool:
+        """Whether it ended with a result."""
+
+
+@dataclass(frozen=True)
+class RunSnapshot(Snapshot):
+    """Where a run stands."""
+
+    run: TaskRun
+    meter: float | None = None
+    sources_read: int | None = None
+    sources_considered: int | None = None
+
+    @property
+    def phase(self) -> str:
+        """The status of the run."""
+        return self.run.status
+
+    @property
+    def percent(self) -> float | None:
+        """The API's own meter."""
+        return self.meter
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether there is a result."""
+        return self.run.status == "completed"
+
+
+@dataclass(frozen=True)
+class GroupSnapshot(Snapshot):
+    """Where a group stands; its messages are the rows that ended."""
+
+    group: TaskGroup
+
+    @property
+    def ended(self) -> int:
+        """How many rows have ended."""
+        return self.group.status.num_ended
+
+    @property
+    def phase(self) -> str:
+        """How many rows have ended, of how many."""
+        return f"{self.ended} of {self.group.status.num_task_runs} rows ended"
+
+    @property
+    def percent(self) -> float | None:
+        """Rows that ended of all rows."""
+        total = self.group.status.num_task_runs
+        return 100.0 * self.ended / total if total else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every row has ended."""
+        return not self.group.status.is_active and self.group.status.num_task_runs > 0
+
 
 @asynccontextmanager
-async def watching(
+async def watching_run(
     feeds: Feeds, api: ParallelApi, owner: str, run_id: str, cursor: str = ""
-) -> AsyncGenerator[AsyncGenerator[Snapshot]]:
+) -> AsyncGenerator[AsyncGenerator[RunSnapshot]]:
     """Watch a run; leaving the block ends the watch and never touches the run.
 
     The first snapshot is the present state. The last one is of a run that is no longer active: ended, or stopped in
@@ -45,13 +114,28 @@ async def watching(
     if given is None:
         cursor = ""
     async with (
-        feeds.feed_of(api, owner, run_id) as feed,
-        aclosing(_snapshots(feed, given or START, cursor, fits=given is not None)) as snapshots,
+        feeds.of_run(api, owner, run_id) as feed,
+        aclosing(_run_snapshots(feed, given or START, cursor, fits=given is not None)) as snapshots,
     ):
         yield snapshots
 
 
-async def _snapshots(feed: RunFeed, start: Cursor, cursor: str, *, fits: bool) -> AsyncGenerator[Snapshot]:
+@asynccontextmanager
+async def watching_group(
+    feeds: Feeds, api: ParallelApi, owner: str, group_id: str, cursor: str = ""
+) -> AsyncGenerator[AsyncGenerator[GroupSnapshot]]:
+    """Watch a group until none of its runs is active; otherwise as `watching_run`."""
+    after = event_id_in(cursor, group_id) if cursor else ""
+    if after is None:
+        cursor = ""
+    async with (
+        feeds.of_group(api, owner, group_id, after or "") as feed,
+        aclosing(_group_snapshots(feed, after or "", cursor, fits=after is not None)) as snapshots,
+    ):
+        yield snapshots
+
+
+async def _run_snapshots(feed: RunFeed, start: Cursor, cursor: str, *, fits: bool) -> AsyncGenerator[RunSnapshot]:
     position: int | None = None
     while True:
         changed, ended = feed.changed, feed.ended
@@ -68,7 +152,7 @@ async def _snapshots(feed: RunFeed, start: Cursor, cursor: str, *, fits: bool) -
             position += len(new)
             cursor = feed.trace.cursor(position)
         if feed.run is not None:
-            yield Snapshot(
+            yield RunSnapshot(
                 run=feed.run,
                 meter=feed.meter,
                 sources_read=feed.sources_read,
@@ -80,3 +164,33 @@ async def _snapshots(feed: RunFeed, start: Cursor, cursor: str, *, fits: bool) -
         if ended:
             return
         await changed.wait()
+
+
+async def _group_snapshots(feed: GroupFeed, after: str, cursor: str, *, fits: bool) -> AsyncGenerator[GroupSnapshot]:
+    place = feed.place_after(after) or 0
+    while True:
+        changed, ended = feed.changed, feed.ended
+        if feed.failure is not None:
+            raise feed.failure
+        new = feed.rows[place:]
+        place += len(new)
+        if new:
+            cursor = group_cursor(feed.group_id, new[-1].event_id) or cursor
+        if feed.group is not None:
+            yield GroupSnapshot(
+                group=feed.group,
+                new_messages=tuple(map(_row_message, new)),
+                cursor=cursor,
+                cursor_fits=fits and not (after and feed.cursor_was_refused),
+            )
+        if ended:
+            return
+        await changed.wait()
+
+
+def _row_message(row: EndedRow) -> Message:
+    run = row.run
+    number = run.metadata.get(ROW_LABEL)
+    name = f"row {number} ({run.run_id})" if isinstance(number, str) and number.isascii() else run.run_id
+    reason = f": {run.error.message}" if run.error else ""
+    return Message(run.status, run.modified_at, f"{name} {run.status}{reason}")

@@ -12,7 +12,7 @@ from parallel_mcp.render.key_help import key_help
 from parallel_mcp.settings import Settings, checked_key
 from parallel_mcp.tasks.creating import Creator, owner_of
 from parallel_mcp.tasks.feeds import Feeds
-from parallel_mcp.tasks.watching import Snapshot, watching
+from parallel_mcp.tasks.watching import GroupSnapshot, RunSnapshot, watching_group, watching_run
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -102,9 +102,13 @@ class Call:
             raise MissingKey(key_help(self.client_name))
         return key
 
-    def watching(self, run_id: str, cursor: str) -> AbstractAsyncContextManager[AsyncGenerator[Snapshot]]:
+    def watching_run(self, run_id: str, cursor: str) -> AbstractAsyncContextManager[AsyncGenerator[RunSnapshot]]:
         """Watch a run of the caller; see `tasks.watching`."""
-        return watching(self.app.feeds, self.api, self.owner, run_id, cursor)
+        return watching_run(self.app.feeds, self.api, self.owner, run_id, cursor)
+
+    def watching_group(self, group_id: str, cursor: str) -> AbstractAsyncContextManager[AsyncGenerator[GroupSnapshot]]:
+        """Watch a group of the caller; see `tasks.watching`."""
+        return watching_group(self.app.feeds, self.api, self.owner, group_id, cursor)
 
     async def note(self, run: TaskRun) -> None:
         """Let the ledger know if a run was seen to have ended."""

@@ -21,7 +21,7 @@ from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import Output, next_call, reply
 from parallel_mcp.tools.status import elapsed_s, next_for
 from parallel_mcp.tools.waiting import allowed_wait_s
-from parallel_mcp.tools.watching import LAST_LOOK_S, watch
+from parallel_mcp.tools.watching import LAST_LOOK_S, watch_run
 
 MAX_CITATIONS = 50
 MAX_SOURCES_CHARS = 2_500
@@ -130,12 +130,12 @@ async def result_within(
         ResearchError: As `result_of`; or the run cannot be watched.
     """
     deadline = anyio.current_time() + wait_s
-    watched = await watch(call, request.id, wait_s=wait_s, first_message=first_message)
-    if watched.run.is_active:
-        return not_ready(watched.run, cursor=watched.last.cursor)
+    watched = await watch_run(call, request.id, wait_s=wait_s, first_message=first_message)
+    if watched.last.run.is_active:
+        return not_ready(watched.last.run, cursor=watched.last.cursor)
     with anyio.CancelScope(deadline=deadline + LAST_LOOK_S):
         return await result_of(request, call)
-    return not_ready(watched.run)
+    return not_ready(watched.last.run)
 
 
 async def result_of(request: GetResultArguments, call: Call) -> ResultAnswer:

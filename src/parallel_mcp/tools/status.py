@@ -158,7 +158,7 @@ def run_line(run: TaskRun) -> StatusLine:
         elapsed_s=elapsed_s(run),
         link=platform_link(run.run_id),
         next=next_for(run),
-        untrusted_error=one_line(run.error.message, 500) if run.error else None,
+        untrusted_error=run_error(run),
     )
 
 
@@ -173,14 +173,46 @@ def next_for(run: TaskRun, *, cursor: str = "", timeout_s: float | None = None) 
     return f"The user must look at {platform_link(run.run_id)}: the run stopped and waits there."
 
 
+def next_for_group(group: TaskGroup, *, cursor: str = "", timeout_s: float | None = None) -> str:
+    """The next call for a group in its present state."""
+    if group.status.is_active:
+        return next_call("watch_progress", id=group.taskgroup_id, timeout_s=timeout_s, cursor=cursor)
+    if not group.status.num_task_runs:
+        return "The group has no runs."
+    return "get_result takes the run_ids of the group's runs."
+
+
+def run_error(run: TaskRun) -> str | None:
+    """Why a run failed, in the API's words, with its reference."""
+    if run.error is None:
+        return None
+    reference = f" (reference {one_line(run.error.ref_id, 80)})" if run.error.ref_id else ""
+    return one_line(run.error.message, 500) + reference
+
+
 def elapsed_s(run: TaskRun) -> int | None:
     """Seconds from the creation of a run to its end, or to now; None if the API gave no usable times."""
+    return _seconds_between(run.created_at, None if run.is_active else run.modified_at)
+
+
+def group_elapsed_s(group: TaskGroup) -> int | None:
+    """Seconds since the creation of a group."""
+    return _seconds_between(group.created_at, None)
+
+
+def _seconds_between(start: str, end: str | None) -> int | None:
     try:
-        created = datetime.fromisoformat(run.created_at)
-        end = datetime.now(UTC) if run.is_active else datetime.fromisoformat(run.modified_at)
-        return max(0, round((end - created).total_seconds()))
+        until = datetime.now(UTC) if end is None else datetime.fromisoformat(end)
+        return max(0, round((until - datetime.fromisoformat(start)).total_seconds()))
     except (ValueError, TypeError):
         return None
+
+
+def group_status(group: TaskGroup) -> str:
+    """One word for a group: it is active, or nothing of it is."""
+    if group.status.is_active:
+        return "running"
+    return "completed" if group.status.num_task_runs else "empty"
 
 
 def _group_line(group: TaskGroup) -> StatusLine:
@@ -188,11 +220,12 @@ def _group_line(group: TaskGroup) -> StatusLine:
     return StatusLine(
         id=group.taskgroup_id,
         kind="group",
-        status="active" if status.is_active else "inactive",
+        status=group_status(group),
         is_active=status.is_active,
         runs=status.num_task_runs,
         counts=status.task_run_status_counts,
         link=platform_link(group.taskgroup_id),
+        next=next_for_group(group),
     )
 
 

@@ -1,0 +1,189 @@
+"""Watching a group: rows that end are its messages, and the API's own event ids its cursors."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from mcp import Client
+
+from tests.conftest import Upstream
+from tests.connecting import KEY, connected, failure, structured, text_of
+from tests.faults import ScriptedFault, cut_body, faulty, respond
+
+EVENTS = r"/v1/tasks/groups/[^/]+/events"
+
+
+async def new_group(upstream: Upstream, *stories: str, labels: bool = True) -> str:
+    """A group with a run for each story, made without our server."""
+    async with httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}) as http:
+        group_id = str((await http.post("/v1/tasks/groups", json={})).json()["taskgroup_id"])
+        if stories:
+            await add_runs(http, group_id, *stories, labels=labels)
+    return group_id
+
+
+async def add_runs(http: httpx.AsyncClient, group_id: str, *stories: str, labels: bool = True) -> None:
+    """Add a run for each story, labelled with its row number."""
+
+    def row(number: int, story: str) -> Mapping[str, object]:
+        label = {"row": str(number)} if labels else {}
+        return {"processor": "lite", "input": f"Fact {number}", "metadata": {"sim": story, **label}}
+
+    inputs = [row(number, story) for number, story in enumerate(stories, 1)]
+    answer = await http.post(f"/v1/tasks/groups/{group_id}/runs", json={"inputs": inputs})
+    answer.raise_for_status()
+
+
+async def watch(client: Client, group_id: str, **arguments: Any) -> dict[str, Any]:
+    return structured(await client.call_tool("watch_progress", {"id": group_id, **arguments}))
+
+
+async def test_progress_is_the_share_of_rows_that_ended_and_each_is_told_once(
+    upstream: Upstream, client: Client
+) -> None:
+    """The person who waits for a table wants to know how much of it is there."""
+    group_id = await new_group(upstream, *(f"latency={30 + 15 * row}" for row in range(10)))
+    seen: list[tuple[float, str | None]] = []
+
+    async def note(progress: float, total: float | None, message: str | None) -> None:
+        seen.append((progress, message))
+
+    answer = await client.call_tool("watch_progress", {"id": group_id}, progress_callback=note)
+    state = structured(answer)
+
+    assert (state["status"], state["rows"], state["counts"]) == ("completed", 10, {"completed": 10})
+    assert state["percent"] == 100
+    assert [message.split(" (")[0] for message in state["untrusted_messages"]] == [f"row {n}" for n in range(1, 11)]
+    values = [progress for progress, _ in seen]
+    assert values == sorted(set(values))
+    assert values[-1] == 100
+    assert any("of 10 rows ended" in (message or "") for _, message in seen)
+    assert "10 rows, 10 completed" in text_of(answer)
+
+
+async def test_slices_of_a_group_go_on_where_the_last_one_ended_in_any_process(upstream: Upstream) -> None:
+    """The cursor is the API's own event id: no state of ours is needed."""
+    group_id = await new_group(upstream, *(f"latency={30 + 30 * row}" for row in range(12)))
+    told: list[str] = []
+    cursor, status, streams = "", "", 0
+    while status != "completed":
+        with faulty(upstream.url) as proxy:
+            async with connected("memory", proxy.url) as client:
+                state = await watch(client, group_id, timeout_s=2, cursor=cursor)
+        streams += 1
+        resumed_after = [request.query for request in proxy.requests if request.path.endswith("/events")]
+        assert all(("last_event_id" in query) == bool(cursor) for query in resumed_after)
+        told += state["untrusted_messages"]
+        cursor, status = state["cursor"], state["status"]
+        assert len(cursor) <= 200
+        assert "remark" not in state
+
+    assert streams >= 3
+    assert [message.split(" (")[0] for message in told] == [f"row {n}" for n in range(1, 13)]
+
+
+async def test_watchers_of_a_group_share_one_stream(upstream: Upstream) -> None:
+    """Those with a cursor too, as long as the stream that is open goes back far enough."""
+    group_id = await new_group(upstream, *(f"latency={30 + 30 * row}" for row in range(8)))
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url) as client:
+            early = await watch(client, group_id, timeout_s=2)
+            finals: list[dict[str, Any]] = []
+
+            async def follow(cursor: str) -> None:
+                finals.append(await watch(client, group_id, cursor=cursor))
+
+            async with anyio.create_task_group() as watchers:
+                watchers.start_soon(follow, early["cursor"])
+                for _ in range(9):
+                    watchers.start_soon(follow, "")
+
+    assert sum(request.path.endswith("/events") for request in proxy.requests) == 1
+    assert {state["status"] for state in finals} == {"completed"}
+    rest, whole = min(finals, key=lambda s: len(s["untrusted_messages"])), finals[-1]
+    assert early["untrusted_messages"] + rest["untrusted_messages"] == whole["untrusted_messages"]
+
+
+async def test_stream_of_a_group_that_breaks_is_resumed_after_its_last_event(upstream: Upstream) -> None:
+    """What was received is not asked for again, and nothing between is lost."""
+    group_id = await new_group(upstream, *(f"latency={30 + 30 * row}" for row in range(8)))
+    with faulty(upstream.url) as proxy:
+        proxy.add(
+            ScriptedFault(path=EVENTS, fault=cut_body(2_500)),
+            ScriptedFault(path=EVENTS, fault=respond(503)),
+            ScriptedFault(path=EVENTS, fault=cut_body(1_500, "reset")),
+        )
+        async with connected("memory", proxy.url) as client:
+            state = await watch(client, group_id)
+
+    assert [message.split(" (")[0] for message in state["untrusted_messages"]] == [f"row {n}" for n in range(1, 9)]
+    queries = [request.query for request in proxy.requests if request.path.endswith("/events")]
+    assert len(queries) == 4
+    assert "last_event_id" not in queries[0]
+    assert all("last_event_id" in query for query in queries[2:])
+
+
+async def test_end_of_a_group_is_found_without_its_stream(upstream: Upstream) -> None:
+    """The counts are enough to know that nothing is left to wait for."""
+    group_id = await new_group(upstream, "latency=60", "latency=90")
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(path=EVENTS, fault=respond(404, b"{}"), times=None))
+        async with connected("memory", proxy.url) as client:
+            state = await watch(client, group_id, timeout_s=30)
+
+    assert (state["status"], state["counts"]) == ("completed", {"completed": 2})
+
+
+async def test_rows_that_fail_are_counted_and_say_why(upstream: Upstream, client: Client) -> None:
+    """In the API's words, so under the untrusted field only."""
+    group_id = await new_group(upstream, "latency=5", "latency=10 fails", "latency=15 status=cancelled")
+
+    answer = await client.call_tool("watch_progress", {"id": group_id})
+    state = structured(answer)
+
+    assert state["counts"] == {"completed": 1, "failed": 1, "cancelled": 1}
+    assert state["percent"] == 100
+    failed = next(message for message in state["untrusted_messages"] if message.startswith("row 2 "))
+    assert " failed: " in failed
+    marked = text_of(answer).partition("<untrusted-web-content>")[2].partition("</untrusted-web-content>")[0]
+    assert failed in marked
+
+
+@pytest.mark.parametrize("labels", [True, False])
+async def test_cursor_that_is_none_of_the_group_counts_as_none_and_is_remarked(
+    upstream: Upstream, client: Client, labels: bool
+) -> None:
+    """A model that mixes up two cursors must not lose rows."""
+    group_id, other = [await new_group(upstream, "latency=5", "latency=9", labels=labels) for _ in range(2)]
+    whole = await watch(client, group_id)
+    foreign = (await watch(client, other))["cursor"]
+
+    for cursor in ("nonsense", "../x", "x" * 5_000, foreign):
+        state = await watch(client, group_id, cursor=cursor)
+        assert state["untrusted_messages"] == whole["untrusted_messages"]
+        assert "does not belong" in state["remark"]
+    assert (await watch(client, group_id, cursor=whole["cursor"]))["untrusted_messages"] == []
+
+
+async def test_group_without_runs_is_answered_at_once(upstream: Upstream, client: Client) -> None:
+    """An empty group is not active: waiting for it to become so would be waiting for nothing."""
+    state = await watch(client, await new_group(upstream))
+
+    assert (state["status"], state["is_active"], state["result_ready"], state["rows"]) == ("empty", False, False, 0)
+
+
+async def test_group_that_outlasts_the_wait_comes_back_with_the_next_call(upstream: Upstream, client: Client) -> None:
+    """As a run does."""
+    group_id = await new_group(upstream, "latency=5", "never")
+
+    state = await watch(client, group_id, timeout_s=1)
+
+    assert (state["status"], state["is_active"], state["percent"]) == ("running", True, 50)
+    assert state["next"] == f'watch_progress(id="{group_id}", timeout_s=1.0, cursor="{state["cursor"]}")'
+
+
+async def test_unknown_group_is_an_error_at_once(client: Client) -> None:
+    """Not after the whole wait."""
+    assert "Code: not_found" in await failure(client, "watch_progress", {"id": "tgrp_nobody"})
