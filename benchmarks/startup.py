@@ -15,14 +15,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from parallel_mcp.tools import TOOLS
+from parallel_mcp.tools import CORE_TOOLS
 
 RUNS = 15
 
 _BARE_SERVER = f"""
 from mcp.server import MCPServer
 server = MCPServer("bare", log_level="WARNING")
-for number in range({len(TOOLS)}):
+for number in range({len(CORE_TOOLS)}):
     def tool(text: str) -> str:
         "Return the text."
         return text
@@ -65,7 +65,7 @@ def cold_start_s(command: Sequence[str]) -> float:
         answer = json.loads(process.stdout.readline())
         elapsed_s = time.perf_counter() - started
         process.stdin.close()
-    assert len(answer["result"]["tools"]) == len(TOOLS), answer
+    assert len(answer["result"]["tools"]) == len(CORE_TOOLS), answer
     return elapsed_s
 
 

@@ -13,7 +13,7 @@ from mcp import Client
 
 from parallel_mcp.server import INSTRUCTIONS, build_server
 from parallel_mcp.settings import load_settings
-from parallel_mcp.tools import TOOLS
+from parallel_mcp.tools import CORE_TOOLS
 from parallel_mcp.tools.definition import PUBLISHED
 from tests.connecting import LEGACY, MODERN
 
@@ -30,7 +30,7 @@ async def definitions(mode: str = MODERN) -> list[dict[str, Any]]:
 
 async def test_definitions_are_those_of_the_snapshots() -> None:
     """They are a contract with prompts and configurations of other people."""
-    made = {definition.run.__name__: definition.schemas() for definition in TOOLS}
+    made = {definition.run.__name__: definition.schemas() for definition in CORE_TOOLS}
     if os.environ.get("UPDATE_SNAPSHOTS"):
         await publish(made)
 

@@ -12,7 +12,7 @@ import pytest
 
 from parallel_mcp import __version__
 from parallel_mcp.settings import Settings, env_name
-from parallel_mcp.tools import TOOLS
+from parallel_mcp.tools import CORE_TOOLS
 from tests.connecting import ROOT
 
 SERVER: dict[str, Any] = json.loads((ROOT / "server.json").read_text(encoding="utf-8"))
@@ -74,7 +74,8 @@ def test_key_is_declared_as_a_secret() -> None:
 def test_readme_lists_every_setting_with_its_default() -> None:
     """A table written by hand goes stale."""
     for name, field in Settings.model_fields.items():
-        shown = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+        listed = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        shown = f"{listed:g}" if isinstance(listed, float) else str(listed)
         default = "" if field.default in (None, (), "") else f"`{shown}`"
         row = f"| `{env_name(name)}` | {default} | {field.description} |"
         assert row in README, f"the README lacks this row:\n{row}"
@@ -83,7 +84,7 @@ def test_readme_lists_every_setting_with_its_default() -> None:
 def test_readme_lists_every_tool() -> None:
     """In the order in which clients see them."""
     section = README.partition("## The tools")[2].partition("## ")[0]
-    assert re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE) == [tool.run.__name__ for tool in TOOLS]
+    assert re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE) == [tool.run.__name__ for tool in CORE_TOOLS]
 
 
 def test_readme_configurations_are_valid() -> None:

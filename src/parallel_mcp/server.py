@@ -24,7 +24,7 @@ from parallel_mcp.settings import Settings, env_name, unknown_variables
 from parallel_mcp.tasks.creating import FINISH_S, creating
 from parallel_mcp.tasks.feeds import sharing_feeds
 from parallel_mcp.tasks.processors import processor_named
-from parallel_mcp.tools import TOOLS
+from parallel_mcp.tools import chosen_tools
 from parallel_mcp.tools.call import App
 
 if TYPE_CHECKING:
@@ -57,7 +57,22 @@ class ParallelServer(MCPServer[App]):
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as failure:
-            return CallToolResult(content=[TextContent(type="text", text=_failure_text(name, failure))], is_error=True)
+            text = self._failure_text(name, failure)
+            return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
+
+    def _failure_text(self, name: str, failure: ToolError) -> str:
+        cause = failure.__cause__
+        if isinstance(cause, ResearchError):
+            return error_text(cause)
+        if cause is None:  # the SDK's own: no such tool
+            names = ", ".join(tool.name for tool in self._tool_manager.list_tools())
+            return f"There is no such tool. The tools are: {names}."
+        logger.error("Tool %s crashed", name, exc_info=cause)
+        return (
+            f"{name} failed because of a fault in this server ({type(cause).__name__}).\n"
+            "Code: internal_error. Retrying is unlikely to help.\n"
+            "Next: tell the user; if a task was being created, check get_status without ids before creating it again."
+        )
 
     async def serve(
         self, incoming: ReadStream[SessionMessage | Exception], outgoing: WriteStream[SessionMessage]
@@ -99,7 +114,7 @@ def build_server(
         instructions=INSTRUCTIONS,
         website_url="https://github.com/parallel-mcp/parallel-mcp",
         version=__version__,
-        tools=[definition.tool() for definition in TOOLS],
+        tools=[definition.tool() for definition in chosen_tools(settings)],
         lifespan=lifespan,
         log_level="WARNING",
         subscriptions=False,
@@ -124,17 +139,3 @@ def refuse_to_start(error: SettingsError) -> int:
     """Say why on stderr; the exit status for wrong usage."""
     sys.stderr.write(f"parallel-mcp cannot start: {error}\n")
     return USAGE_ERROR
-
-
-def _failure_text(name: str, failure: ToolError) -> str:
-    cause = failure.__cause__
-    if isinstance(cause, ResearchError):
-        return error_text(cause)
-    if cause is None:  # the SDK's own: no such tool
-        return f"There is no such tool. The tools are: {', '.join(definition.run.__name__ for definition in TOOLS)}."
-    logger.error("Tool %s crashed", name, exc_info=cause)
-    return (
-        f"{name} failed because of a fault in this server ({type(cause).__name__}).\n"
-        "Code: internal_error. Retrying is unlikely to help.\n"
-        "Next: tell the user; if a task was being created, check get_status without ids before creating it again."
-    )

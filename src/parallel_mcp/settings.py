@@ -20,6 +20,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 SearchMode = Literal["turbo", "fast", "basic", "advanced"]
 SafeCreate = Literal["plain", "group"]
 AuthMode = Literal["caller", "local"]
+Toolset = Literal["core", "findall", "monitor", "specs"]
+Profile = Literal["research", "chatgpt"]
 
 
 class Settings(BaseModel):
@@ -66,6 +68,18 @@ class Settings(BaseModel):
         "machines. Left out: a file in the user's data directory.",
     )
     ledger_titles: bool = Field(default=True, description="Keep the first 120 characters of each task in the ledger.")
+    toolsets: tuple[Toolset, ...] = Field(
+        default=("core", "specs"),
+        description="Which tools there are, comma-separated: core, findall, monitor, and specs, the tools of `SPECS`.",
+    )
+    specs: Path | None = Field(
+        default=None, description="Directory of task specs; each (JSON or TOML) becomes a tool of its own."
+    )
+    profile: Profile = Field(
+        default="research",
+        description="`chatgpt` offers exactly the two tools that ChatGPT's deep research looks for, `search` and "
+        "`fetch`, whatever the toolsets.",
+    )
     log_level: LogLevel = Field(default="warning", description="debug, info, warning or error. Logs go to stderr.")
     host: str = Field(default="127.0.0.1", description="Address that `serve --http` binds.")
     port: int = Field(default=8090, ge=0, le=65535, description="Port that `serve --http` binds.")
@@ -80,10 +94,10 @@ class Settings(BaseModel):
         "`local`: a loopback server for one person uses its own key for requests without one.",
     )
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "toolsets", mode="before")
     @classmethod
-    def _split_hosts(cls, value: object) -> object:
-        return tuple(filter(None, (host.strip() for host in value.split(",")))) if isinstance(value, str) else value
+    def _split_list(cls, value: object) -> object:
+        return tuple(filter(None, (item.strip() for item in value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("base_url")
     @classmethod

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from parallel_mcp import __version__
 from parallel_mcp.settings import Settings, env_name
@@ -78,7 +78,12 @@ def _settings_help() -> str:
 
 
 def _described(field: Any) -> str:
-    default = f" Default: {field.default}." if field.default not in (None, (), "") else ""
+    listed = (
+        ",".join(map(str, cast("tuple[Any, ...]", field.default)))
+        if isinstance(field.default, tuple)
+        else field.default
+    )
+    default = f" Default: {listed}." if listed not in (None, "") else ""
     return f"{field.description}{default}"
 
 

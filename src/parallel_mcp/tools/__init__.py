@@ -1,5 +1,6 @@
 """The tools, in the order in which clients list them."""
 
+from parallel_mcp.settings import Settings
 from parallel_mcp.tools.definition import ToolDefinition
 from parallel_mcp.tools.results import GetResultArguments, GetResultOutput, get_result
 from parallel_mcp.tools.run_task import RunTaskArguments, RunTaskOutput, run_task
@@ -8,7 +9,7 @@ from parallel_mcp.tools.status import GetStatusArguments, GetStatusOutput, get_s
 from parallel_mcp.tools.tasks import CreateTaskArguments, CreateTaskOutput, create_task
 from parallel_mcp.tools.watching import WatchProgressArguments, WatchProgressOutput, watch_progress
 
-TOOLS = [
+CORE_TOOLS = [
     ToolDefinition(search, "Search the web", SearchArguments, SearchOutput, reads_web=True),
     ToolDefinition(extract, "Read web pages", ExtractArguments, ExtractOutput, reads_web=True),
     ToolDefinition(create_task, "Start a research task", CreateTaskArguments, CreateTaskOutput, creates=True),
@@ -17,3 +18,11 @@ TOOLS = [
     ToolDefinition(get_result, "Get a result", GetResultArguments, GetResultOutput, reads_web=True),
     ToolDefinition(watch_progress, "Wait for a run", WatchProgressArguments, WatchProgressOutput, reads_web=True),
 ]
+
+
+def chosen_tools(settings: Settings) -> list[ToolDefinition]:
+    """The tools of the chosen toolsets. Those that are off by default are imported only where they are on."""
+    tools: list[ToolDefinition] = []
+    if "core" in settings.toolsets:
+        tools += CORE_TOOLS
+    return tools
