@@ -78,11 +78,8 @@ def _settings_help() -> str:
 
 
 def _described(field: Any) -> str:
-    listed = (
-        ",".join(map(str, cast("tuple[Any, ...]", field.default)))
-        if isinstance(field.default, tuple)
-        else field.default
-    )
+    value: Any = field.default
+    listed = ",".join(map(str, cast("tuple[object, ...]", value))) if isinstance(value, tuple) else value
     default = f" Default: {listed}." if listed not in (None, "") else ""
     return f"{field.description}{default}"
 
