@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
+from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.message import SessionMessage
-from mcp.types import CallToolResult, InputRequiredResult, TextContent
+from mcp.types import CallToolResult, CompleteRequestParams, CompleteResult, InputRequiredResult, TextContent
 
 from parallel_mcp import __version__
 from parallel_mcp.errors import ResearchError, SettingsError
 from parallel_mcp.ledger.choice import chosen_ledger
+from parallel_mcp.prompts import prompts
+from parallel_mcp.prompts.completions import completions
 from parallel_mcp.render.errors import error_text
 from parallel_mcp.settings import Settings, env_name, unknown_variables
 from parallel_mcp.tasks.creating import FINISH_S, creating
 from parallel_mcp.tasks.feeds import sharing_feeds
 from parallel_mcp.tasks.processors import processor_named
 from parallel_mcp.tools import chosen_tools
-from parallel_mcp.tools.call import App
+from parallel_mcp.tools.call import App, Call
 
 if TYPE_CHECKING:
     from parallel_mcp.api.connections import Timeouts
@@ -48,7 +51,13 @@ logger = logging.getLogger(__name__)
 
 
 class ParallelServer(MCPServer[App]):
-    """The MCP server. Its two additions to the SDK's: errors that a model can act on, and a clean end over stdio."""
+    """The MCP server. Its additions to the SDK's: errors that a model can act on, completions that know their caller,
+    and a clean end over stdio.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._lowlevel_server.add_request_handler("completion/complete", CompleteRequestParams, self._complete)
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[App, Any] | None = None
@@ -73,6 +82,11 @@ class ParallelServer(MCPServer[App]):
             "Code: internal_error. Retrying is unlikely to help.\n"
             "Next: tell the user; if a task was being created, check get_status without ids before creating it again."
         )
+
+    async def _complete(self, ctx: ServerRequestContext[App], params: CompleteRequestParams) -> CompleteResult:
+        """Offer values for an argument of a prompt or of a resource address."""
+        context = Context[App](request_context=ctx, mcp_server=self)
+        return await completions(params.argument.name, params.argument.value, Call(ctx.lifespan_context, context))
 
     async def serve(
         self, incoming: ReadStream[SessionMessage | Exception], outgoing: WriteStream[SessionMessage]
@@ -108,7 +122,7 @@ def build_server(
                 with anyio.CancelScope(shield=True), anyio.move_on_after(2):
                     await app.aclose()
 
-    return ParallelServer(
+    server = ParallelServer(
         name="parallel-mcp",
         title="Parallel web research",
         instructions=INSTRUCTIONS,
@@ -118,8 +132,11 @@ def build_server(
         lifespan=lifespan,
         log_level="WARNING",
         subscriptions=False,
-        cache_hints={"tools/list": _LISTS_CHANGE_RARELY, "server/discover": _LISTS_CHANGE_RARELY},
+        cache_hints=dict.fromkeys(("tools/list", "prompts/list", "server/discover"), _LISTS_CHANGE_RARELY),
     )
+    for prompt in prompts(settings):
+        server.add_prompt(prompt)
+    return server
 
 
 def configure_logging(settings: Settings) -> None:
