@@ -28,6 +28,7 @@ def prompts(settings: Settings) -> list[Prompt]:
                 processor,
             ],
             fn=_deep_research,
+            context_kwarg=None,
         ),
         Prompt(
             name="enrich_table",
@@ -41,6 +42,7 @@ def prompts(settings: Settings) -> list[Prompt]:
                 processor,
             ],
             fn=_enrich_table,
+            context_kwarg=None,
         ),
         Prompt(
             name="fact_check",
@@ -51,6 +53,7 @@ def prompts(settings: Settings) -> list[Prompt]:
                 processor,
             ],
             fn=_fact_check_with(settings.default_processor),
+            context_kwarg=None,
         ),
     ]
 
