@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import random
-import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-from anyio.abc import TaskGroup
 
 from parallel_mcp.api.models import (
     ErrorEvent,
@@ -18,31 +17,40 @@ from parallel_mcp.api.models import (
     RunStateEvent,
     TaskRun,
 )
-from parallel_mcp.errors import NotFound, RateLimited, ResearchError, UpstreamUnavailable, UpstreamUnreadable
-from parallel_mcp.tasks.trace import MAX_MESSAGE_CHARS, Message, Replay, Trace
+from parallel_mcp.errors import RateLimited, ResearchError, UpstreamError, UpstreamUnavailable, UpstreamUnreadable
+from parallel_mcp.tasks.trace import Message, Replay, Trace
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
 
-SILENCE_S = 15.0
-CONNECTION_S = 600.0
-LAST_WORDS_S = 3.0
 FRUITLESS_BEFORE_POLLING = 3
-FIRST_PAUSE_S = 0.5
-MAX_PAUSE_S = 10.0
-
-# Failures of a stream that a look at the status, or another connection, may get around.
-_PASSING = (UpstreamUnavailable, UpstreamUnreadable, RateLimited, NotFound)
+POLLS_BETWEEN_CONNECTIONS = 4
 
 _Number = TypeVar("_Number", int, float)
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long a feed waits for what, in seconds. What grows does so with each connection that brought no news."""
+
+    first_event_s: float = 2.0  # the state as it is, which comes at once: without it, the status is read
+    silence_s: float = 15.0  # without an event: the status is read
+    silent_connection_s: float = 45.0  # without an event: the connection may be dead (grows)
+    connection_s: float = 600.0  # the API ends its streams after 570
+    last_words_s: float = 3.0  # for what a stream has to say after it has told the end
+    pause_s: float = 0.5  # before connecting again (grows)
+    max_pause_s: float = 60.0
+    poll_s: float = 2.0  # between looks at the status while connecting brings nothing (grows)
+    max_poll_s: float = 15.0
+    doubt_s: float = 2.0  # between looks at the status because of errors in the stream
+
+
 class RunFeed:
     """What is known of a run. `changed` is replaced and set at each change, so nobody who waits is left behind."""
 
-    def __init__(self, api: ParallelApi, run_id: str) -> None:
+    def __init__(self, api: ParallelApi, run_id: str, pace: Pace = Pace()) -> None:
         self.run_id = run_id
         self.run: TaskRun | None = None
         self.trace = Trace()
@@ -53,7 +61,10 @@ class RunFeed:
         self.failure: ResearchError | None = None
         self.changed = anyio.Event()
         self._api = api
-        self._last_event_at = time.monotonic()
+        self._pace = pace
+        self._news = 0  # changes told by streams or statuses
+        self._heard_at = -float("inf")
+        self._doubted_at = -float("inf")
 
     async def keep_current(self) -> None:
         """Follow the run until it is no longer active, or until reading it fails for good (`failure`)."""
@@ -68,85 +79,109 @@ class RunFeed:
         self._tell()
 
     async def _follow(self) -> None:
-        fruitless = 0
+        fruitless = 0  # connections since the last one that brought news
         while True:
-            known = len(self.trace)
-            failure = await self._follow_stream()
-            if self._is_over:
+            known = self._news
+            stream = _Connection()
+            await self._follow_stream(stream, fruitless)
+            if stream.told_the_end:
                 return
-            if failure is not None and not isinstance(failure, _PASSING):
-                raise failure
-            fruitless = 0 if len(self.trace) > known else fruitless + 1
-            if await self._has_ended_by_status() or await self._ends_while_pausing(fruitless):
-                with anyio.move_on_after(LAST_WORDS_S):  # the steps since the stream broke, if it can be had again
-                    await self._read_stream()
+            fruitless = 0 if self._news > known else fruitless + 1
+            if await self._has_ended_by_status() or await self._ends_while_pausing(fruitless, stream.failure):
+                with anyio.move_on_after(self._pace.last_words_s):  # the steps since the stream broke
+                    await self._read_stream(_Connection())
                 return
 
-    async def _follow_stream(self) -> ResearchError | None:
-        """Read one connection to its end, or to the end of the run; the error that ended it, if one did."""
-        failure: ResearchError | None = None
-        with anyio.move_on_after(CONNECTION_S):
+    async def _follow_stream(self, stream: _Connection, fruitless: int) -> None:
+        """Read one connection to its end, to the end of the run, or until it has been silent for too long."""
+        with anyio.move_on_after(self._pace.connection_s):
             async with anyio.create_task_group() as reading:
-                reading.start_soon(self._check_when_silent, reading)
-                failure = await self._read_stream()
-                reading.cancel_scope.cancel()
-        return failure
 
-    async def _read_stream(self) -> ResearchError | None:
-        self._last_event_at = time.monotonic()
+                async def watch_for_silence() -> None:
+                    await anyio.sleep(self._pace.first_event_s)
+                    if not stream.has_begun:
+                        await self._look_at_status()
+                    await self._check_when_silent(_grown(self._pace.silent_connection_s, 2, fruitless))
+                    reading.cancel_scope.cancel()
+
+                reading.start_soon(watch_for_silence)
+                await self._read_stream(stream)
+                reading.cancel_scope.cancel()
+
+    async def _read_stream(self, stream: _Connection) -> None:
+        self._heard_at = anyio.current_time()
         replay = Replay(self.trace)
         try:
             async with self._api.run_events(self.run_id) as events:
                 with anyio.CancelScope() as hearing:
                     async for event in events:
-                        self._last_event_at = time.monotonic()
+                        self._heard_at = anyio.current_time()
                         self._take(event, replay)
                         if isinstance(event, ErrorEvent):
-                            await self._look_at_status()  # what became of the run is not said
+                            await self._look_at_status_in_doubt()
+                        stream.note(event)
+                        if stream.told_the_end:
+                            return
                         if self._is_over:
                             # The state of an ended run comes first, its messages after it: hear them out, briefly.
-                            hearing.deadline = min(hearing.deadline, anyio.current_time() + LAST_WORDS_S)
+                            hearing.deadline = min(hearing.deadline, self._heard_at + self._pace.last_words_s)
+            stream.told_the_end = stream.ends_with_the_end
         except ResearchError as error:
             logger.info("Event stream of a run failed: %s", error)
-            return error
-        return None
+            stream.failure = error
 
     def _take(self, event: Event, replay: Replay) -> None:
         match event:
             case RunStateEvent(run=run):
                 self._take_run(run)
             case ProgressMessageEvent():
-                message = Message(event.type, event.timestamp, event.message[:MAX_MESSAGE_CHARS])
-                if replay.add(message):
+                if replay.add(Message(event.type, event.timestamp, event.message)):
                     self._take_as_started()
-                    self._tell()
-            case ProgressStatsEvent(source_stats=sources):
-                self.meter = _newest(event.progress_meter, self.meter)
-                self.sources_read = _newest(sources.num_sources_read, self.sources_read)
-                self.sources_considered = _newest(sources.num_sources_considered, self.sources_considered)
-                self._tell()
+                    self._tell_news()
+            case ProgressStatsEvent():
+                self._take_stats(event)
             case _:
                 pass
 
     def _take_run(self, run: TaskRun) -> None:
-        if not self._is_over:  # a terminal state stays: an old replica may still answer `running`
-            self.run = run
-            self._tell()
+        if self._is_over:  # a terminal state stays: an old replica may still answer `running`
+            return
+        before, self.run = self.run, run
+        if len(self.trace):
+            self._take_as_started()
+        if before is None or (before.status, before.is_active) != (self.run.status, self.run.is_active):
+            self._tell_news()
 
     def _take_as_started(self) -> None:
         """A queued run that reports steps has started; the stream states it again only at its end."""
         if self.run is not None and self.run.status == "queued":
             self.run = self.run.model_copy(update={"status": "running"})
 
-    async def _check_when_silent(self, reading: TaskGroup) -> None:
-        while True:
-            await anyio.sleep(max(0.1, self._last_event_at + SILENCE_S - time.monotonic()))
-            if time.monotonic() - self._last_event_at < SILENCE_S:
-                continue
-            self._last_event_at = time.monotonic()
-            await self._look_at_status()
-            if self._is_over:
-                reading.cancel_scope.cancel()
+    def _take_stats(self, stats: ProgressStatsEvent) -> None:
+        before = (self.meter, self.sources_read, self.sources_considered)
+        self.meter = _newest(stats.progress_meter, self.meter)
+        self.sources_read = _newest(stats.source_stats.num_sources_read, self.sources_read)
+        self.sources_considered = _newest(stats.source_stats.num_sources_considered, self.sources_considered)
+        if before != (self.meter, self.sources_read, self.sources_considered):
+            self._tell_news()
+
+    async def _check_when_silent(self, bound_s: float) -> None:
+        """Read the status at each silence, until the run has ended or the connection was silent for `bound_s`."""
+        silent_s = 0.0
+        while silent_s < bound_s and not self._is_over:
+            heard_at = self._heard_at
+            await anyio.sleep_until(heard_at + silent_s + self._pace.silence_s)
+            silent_s = silent_s + self._pace.silence_s if self._heard_at == heard_at else 0.0
+            if silent_s:
+                await self._look_at_status()
+
+    async def _look_at_status_in_doubt(self) -> None:
+        """An error in the stream leaves open what became of the run: look, but not at each of many errors."""
+        now = anyio.current_time()
+        if now - self._doubted_at >= self._pace.doubt_s:
+            self._doubted_at = now
+            with anyio.move_on_after(self._pace.silence_s):
+                await self._look_at_status()
 
     async def _look_at_status(self) -> None:
         """Ask for the status while a stream is open: if it cannot be had, the stream goes on all the same."""
@@ -156,7 +191,9 @@ class RunFeed:
             logger.info("Status of a run could not be read: %s", error)
 
     async def _has_ended_by_status(self) -> bool:
-        """Ask for the status; once the run has been seen, a failure that may pass does not end the watch."""
+        """Ask for the status if need be; once the run has been seen, a failure that may pass does not end the watch."""
+        if self._is_over:
+            return True
         try:
             self._take_run(await self._api.retrieve_run(self.run_id))
         except (UpstreamUnavailable, UpstreamUnreadable, RateLimited) as error:
@@ -165,13 +202,16 @@ class RunFeed:
             logger.info("Status of a run could not be read: %s", error)
         return self._is_over
 
-    async def _ends_while_pausing(self, fruitless: int) -> bool:
+    async def _ends_while_pausing(self, fruitless: int, failure: ResearchError | None) -> bool:
         """Wait before connecting again; where connecting brings nothing, ask for the status, ever less often."""
         if fruitless < FRUITLESS_BEFORE_POLLING:
-            await anyio.sleep(random.uniform(0.5, 1.0) * min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**fruitless))
+            told_s = (failure.retry_after_s or 0.0) if isinstance(failure, UpstreamError) else 0.0
+            pause_s = max(told_s, _jittered(_grown(self._pace.pause_s, 2, fruitless)))
+            await anyio.sleep(min(self._pace.max_pause_s, pause_s))
             return False
-        for polls in range(4):
-            await anyio.sleep(min(MAX_PAUSE_S, 2.0 * 1.5**polls))
+        polls_before = (fruitless - FRUITLESS_BEFORE_POLLING) * POLLS_BETWEEN_CONNECTIONS
+        for polls in range(polls_before, polls_before + POLLS_BETWEEN_CONNECTIONS):
+            await anyio.sleep(min(self._pace.max_poll_s, _jittered(_grown(self._pace.poll_s, 1.5, polls))))
             if await self._has_ended_by_status():
                 return True
         return False
@@ -180,11 +220,41 @@ class RunFeed:
     def _is_over(self) -> bool:
         return self.run is not None and not self.run.is_active
 
+    def _tell_news(self) -> None:
+        self._news += 1
+        self._tell()
+
     def _tell(self) -> None:
         changed, self.changed = self.changed, anyio.Event()
         changed.set()
 
 
+class _Connection:
+    """What one connection to the event stream has come to."""
+
+    def __init__(self) -> None:
+        self.failure: ResearchError | None = None
+        self.has_begun = False
+        self.told_the_end = False
+        self.ends_with_the_end = False
+
+    def note(self, event: Event) -> None:
+        """The state as it is comes first, the messages so far after it; an inactive state after that is the end."""
+        if isinstance(event, RunStateEvent | ProgressMessageEvent | ProgressStatsEvent):
+            self.ends_with_the_end = isinstance(event, RunStateEvent) and not event.run.is_active
+            self.told_the_end = self.ends_with_the_end and self.has_begun
+            self.has_begun = True
+
+
 def _newest(value: _Number | None, known: _Number | None) -> _Number | None:
     """A number of the API, which leaves one out now and then."""
     return known if value is None else value
+
+
+def _grown(first_s: float, factor: float, times: int) -> float:
+    return first_s * factor ** min(times, 20)
+
+
+def _jittered(seconds: float) -> float:
+    """Not quite that long, so that watchers whose streams broke together do not come back together."""
+    return random.uniform(0.5, 1.0) * seconds
