@@ -91,7 +91,7 @@ class Strike:
 class History:
     """All of it. Moments are of one monotonic clock; from `healed_at` on nothing is struck any more.
 
-    `machine_lag_s`: the longest time for which the machine let a thread wait that had nothing to wait for.
+    `machine_lag_s`: the longest time for which the machine kept somebody waiting who had nothing to wait for.
     """
 
     watches: Sequence[Watch]
