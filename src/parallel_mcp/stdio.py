@@ -15,6 +15,7 @@ from parallel_mcp.server import ParallelServer, build_server, configure_logging,
 from parallel_mcp.settings import load_settings
 
 INTERRUPTED = 130
+UNREAD_S = 3.0  # for a client that has closed stdin, to read what is still to be written
 
 
 def serve_stdio(flags: Mapping[str, Any]) -> int:
@@ -44,8 +45,15 @@ async def _serve(server: ParallelServer) -> int:
                 # The thread that waits for stdin cannot be interrupted. Everything of ours is closed by now.
                 sys.stderr.flush()
                 os._exit(signals.exit_status)
+            listening.start_soon(_end_though_nobody_reads)
         listening.cancel_scope.cancel()
     return 0
+
+
+async def _end_though_nobody_reads() -> None:
+    """The thread that writes to a full stdout cannot be interrupted either; its reader may hang, and never close it."""
+    await anyio.sleep(UNREAD_S)
+    os._exit(0)
 
 
 class _Signals:

@@ -119,9 +119,11 @@ class FaultyProxy:
                 writer.close()
             await writer.wait_closed()
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass  # one side left in the middle of a message; the other is told by the closing below
-        finally:
+            writer.transport.abort()  # one side left in the middle of a message: tell the other
+        except BaseException:
             writer.transport.abort()
+            raise
+        finally:
             self._count_connection(-1)
 
     async def _serve_requests(self, reader: WatchedReader, writer: asyncio.StreamWriter) -> Ending:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from parallel_mcp.api.connections import Connections, Request
-from parallel_mcp.api.event_stream import read_events
+from parallel_mcp.api.event_stream import KEPT_EVENT_BYTES, MAX_EVENT_BYTES, read_events
 from parallel_mcp.api.failures import still_active
 from parallel_mcp.api.foreign_json import parsed
 from parallel_mcp.api.models import (
@@ -136,7 +136,7 @@ class ParallelApi:
         """Open the event stream of a run; leaving the block closes it.
 
         Not resumable: each connection starts with the present state and replays all messages. Ends after 570 s at
-        the latest, whether or not the run has ended.
+        the latest, whether or not the run has ended. An output over 256 KiB is left out of the last state.
 
         Source: GET /v1/tasks/runs/{run_id}/events
         """
@@ -207,7 +207,7 @@ class ParallelApi:
     ) -> AsyncGenerator[AsyncGenerator[Event]]:
         """All runs of a group as they stand now, in the order in which they were added; ends by itself.
 
-        Resumable: pass the last `event_id` seen.
+        Resumable: pass the last `event_id` seen. Only with inputs or outputs are events over 256 KiB kept whole.
 
         Source: GET /v1/tasks/groups/{taskgroup_id}/runs
         """
@@ -217,7 +217,8 @@ class ParallelApi:
             "include_input": "true" if include_input else "",
             "include_output": "true" if include_output else "",
         }
-        async with self._group_stream(f"{_group_path(group_id)}/runs", query) as events:
+        kept_bytes = MAX_EVENT_BYTES if include_input or include_output else KEPT_EVENT_BYTES
+        async with self._group_stream(f"{_group_path(group_id)}/runs", query, kept_bytes) as events:
             yield events
 
     @asynccontextmanager
@@ -235,10 +236,15 @@ class ParallelApi:
             yield events
 
     @asynccontextmanager
-    async def _group_stream(self, path: str, query: dict[str, str]) -> AsyncGenerator[AsyncGenerator[Event]]:
+    async def _group_stream(
+        self, path: str, query: dict[str, str], kept_bytes: int = KEPT_EVENT_BYTES
+    ) -> AsyncGenerator[AsyncGenerator[Event]]:
         given = {name: value for name, value in query.items() if value}
         request = Request("GET", path, self._timeouts.read_s, pool="streams", query=given)
-        async with self._connections.stream(request, self._key) as response, aclosing(read_events(response)) as events:
+        async with (
+            self._connections.stream(request, self._key) as response,
+            aclosing(read_events(response, kept_bytes=kept_bytes)) as events,
+        ):
             yield events
 
     # ---- sending

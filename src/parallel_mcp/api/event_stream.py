@@ -1,28 +1,36 @@
 """Server-sent events of the API -> typed events. Junk between good events is skipped, never fatal."""
 
 import logging
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
 
+import anyio.lowlevel
 import httpx
-from httpx_sse import EventSource
+from httpx_sse import EventSource, ServerSentEvent
 from pydantic import ValidationError
 
 from parallel_mcp.api.failures import connection_failures
-from parallel_mcp.api.foreign_json import parsed
-from parallel_mcp.api.models import Event, UnknownEvent, event_model
+from parallel_mcp.api.foreign_json import leading_members, parsed
+from parallel_mcp.api.models import ErrorEvent, Event, RunError, RunStateEvent, UnknownEvent, event_model
 from parallel_mcp.errors import UpstreamUnreadable
 
+KEPT_EVENT_BYTES = 256 << 10
 MAX_EVENT_BYTES = 32 << 20  # the last event of a run carries its whole output
-_BLANK_LINES = (b"\n\n", b"\r\r", b"\r\n\r\n")
+TURN_S = 0.005
+
 _BOM = b"\xef\xbb\xbf"
+_CUT = "parallel_mcp.cut"
 
 logger = logging.getLogger(__name__)
 
 
-async def read_events(response: httpx.Response) -> AsyncGenerator[Event]:
-    """The events of an open stream, until it ends.
+async def read_events(response: httpx.Response, *, kept_bytes: int = KEPT_EVENT_BYTES) -> AsyncGenerator[Event]:
+    """The events of an open stream, until it ends. However fast they come, others get their turn in between.
+
+    At most `kept_bytes` of an event are kept in memory. Of a longer one, up to 32 MiB, only a state is given, read from
+    the beginning and without what did not fit (its output); or an `ErrorEvent` if it may have been one.
 
     Raises:
         UpstreamUnavailable: The connection broke.
@@ -30,48 +38,141 @@ async def read_events(response: httpx.Response) -> AsyncGenerator[Event]:
     """
     if "text/event-stream" not in response.headers.get("content-type", ""):
         raise UpstreamUnreadable("The Parallel API answered with something else than an event stream")
-    source = EventSource(httpx.Response(200, headers=response.headers, stream=_GuardedBytes(response)))
+    turn = _Turn()
+    plain = _PlainBytes(response, kept_bytes, turn)
+    source = EventSource(httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=plain))
     async with aclosing(source.aiter_sse()) as messages:
         while True:
             with connection_failures("event stream"):
                 message = await anext(messages, None)
             if message is None:
                 return
-            event = _parse(message.data) if message.data else None
+            event = _event_of(message) if message.data else None
             if event is not None:
                 yield event
+            await turn.pass_on()
 
 
-def _parse(data: str) -> Event | None:
+def _event_of(message: ServerSentEvent) -> Event | None:
+    if message.event == _CUT:
+        return _cut_event(message.data)
     try:
-        content = parsed(data)
+        content = parsed(message.data)
         kind = cast("dict[str, Any]", content).get("type") if isinstance(content, dict) else None
         model = event_model(kind) if isinstance(kind, str) else UnknownEvent
         return model.model_validate(content)
     except ValueError as error:  # pydantic's ValidationError is a ValueError
         reason = f"{error.error_count()} fields do not fit" if isinstance(error, ValidationError) else "not JSON"
-        logger.warning("Skipped an event of %d characters: %s", len(data), reason)
+        logger.info("Skipped an event of %d characters: %s", len(message.data), reason)
         return None
 
 
-class _GuardedBytes(httpx.AsyncByteStream):
-    """The bytes of a stream without a byte-order mark, and an end to events that have none."""
+def _cut_event(beginning: str) -> Event | None:
+    """What is to be known of an event too long to keep: nothing but a state matters enough."""
+    members = leading_members(beginning)
+    if members.get("type", "task_run.state") != "task_run.state":
+        logger.info("Skipped an event too long to keep")
+        return None
+    try:
+        return RunStateEvent.model_validate(members)
+    except ValidationError:
+        return ErrorEvent(type="error", error=RunError(message="An event was too long to be read"))
 
-    def __init__(self, response: httpx.Response) -> None:
+
+class _Turn:
+    """Time on the event loop: a reader who always has something to do must still let others run."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+
+    async def pass_on(self) -> None:
+        """Let others run, if they have been kept waiting."""
+        if time.monotonic() - self._since > TURN_S:
+            await anyio.lowlevel.checkpoint()
+            self._since = time.monotonic()
+
+
+class _PlainBytes(httpx.AsyncByteStream):
+    """The bytes of a stream in its plainest form: no byte-order mark, line feeds only, and events that end."""
+
+    def __init__(self, response: httpx.Response, kept_bytes: int, turn: _Turn) -> None:
         self._response = response
+        self._kept_bytes = kept_bytes
+        self._turn = turn
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        event_bytes = 0
-        tail = b""
-        at_start = True
+        mark, line_ends, bound = _ByteOrderMark(), _LineEnds(), _EventBound(self._kept_bytes)
         async for chunk in self._response.aiter_raw():
-            if at_start:
-                chunk = chunk.removeprefix(_BOM)
-                at_start = False
-            seen = tail + chunk
-            last_end = max(seen.rfind(blank) for blank in _BLANK_LINES)
-            event_bytes = len(seen) - last_end if last_end >= 0 else event_bytes + len(chunk)
-            if event_bytes > MAX_EVENT_BYTES:
-                raise UpstreamUnreadable(f"An event of the Parallel API is larger than {MAX_EVENT_BYTES >> 20} MiB")
-            tail = seen[-3:]
-            yield chunk
+            plain = bound.take(line_ends.take(mark.take(chunk)))
+            if plain:
+                yield plain
+            await self._turn.pass_on()
+
+
+class _ByteOrderMark:
+    """Takes the mark away that may stand at the beginning, in however many pieces it comes."""
+
+    def __init__(self) -> None:
+        self._beginning: bytes | None = b""
+
+    def take(self, chunk: bytes) -> bytes:
+        if self._beginning is None:
+            return chunk
+        self._beginning += chunk
+        if len(self._beginning) < len(_BOM) and _BOM.startswith(self._beginning):
+            return b""
+        beginning, self._beginning = self._beginning, None
+        return beginning.removeprefix(_BOM)
+
+
+class _LineEnds:
+    """Makes every end of a line a line feed: CR LF, also when cut in two, and CR alone."""
+
+    def __init__(self) -> None:
+        self._after_return = False
+
+    def take(self, chunk: bytes) -> bytes:
+        if self._after_return and chunk:
+            chunk = chunk.removeprefix(b"\n")
+            self._after_return = False
+        if b"\r" not in chunk:
+            return chunk
+        self._after_return = chunk.endswith(b"\r")
+        return chunk.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+
+
+class _EventBound:
+    """Cuts an event that is longer than what is kept: there it ends, named `_CUT`; the rest is dropped as it comes."""
+
+    def __init__(self, kept_bytes: int) -> None:
+        self._kept_bytes = kept_bytes
+        self._size = 0
+        self._at_line_start = True
+
+    def take(self, chunk: bytes) -> bytes:
+        kept: list[bytes] = []
+        start = 0
+        while start < len(chunk):
+            if self._at_line_start and chunk[start] == ord("\n"):
+                end, is_last = start + 1, True
+            else:
+                blank = chunk.find(b"\n\n", start)
+                end, is_last = (blank + 2, True) if blank >= 0 else (len(chunk), False)
+            kept += self._kept_of(chunk[start:end])
+            self._at_line_start = chunk[end - 1] == ord("\n")
+            if is_last:
+                self._size = 0
+            start = end
+        return b"".join(kept)
+
+    def _kept_of(self, piece: bytes) -> list[bytes]:
+        room = self._kept_bytes - self._size
+        self._size += len(piece)
+        if self._size > MAX_EVENT_BYTES:
+            raise UpstreamUnreadable(f"An event of the Parallel API is larger than {MAX_EVENT_BYTES >> 20} MiB")
+        if len(piece) <= room:
+            return [piece]
+        if room < 0:
+            return []
+        within_line = not (piece[:room].endswith(b"\n") if room else self._at_line_start)
+        return [piece[:room], b"\n" if within_line else b"", f"event: {_CUT}\n\n".encode()]

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 _SURROGATE_ESCAPE = re.compile(r"\\u[dD][89a-fA-F]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_NEXT_NAME = re.compile(r'\s*[{,]\s*"((?:[^"\\]|\\.)*)"\s*:\s*')
 
 
 def parsed(text: bytes | str) -> Any:
@@ -20,6 +21,20 @@ def parsed(text: bytes | str) -> Any:
         return _whole(value) if _SURROGATE_ESCAPE.search(content) else value
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def leading_members(text: str) -> dict[str, Any]:
+    """The first members of a JSON object whose end is missing, as far as they are whole."""
+    decoder = json.JSONDecoder(parse_constant=_null)
+    members: dict[str, Any] = {}
+    position = 0
+    while name := _NEXT_NAME.match(text, position):
+        try:
+            value, position = decoder.raw_decode(text, name.end())
+        except (ValueError, RecursionError):
+            break
+        members[name[1]] = _whole(value)
+    return members
 
 
 def _whole(value: Any) -> Any:

@@ -1,8 +1,10 @@
 """The ASGI application: who may reach the MCP endpoint, and what is refused before MCP runs."""
 
+from contextlib import suppress
+
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -76,7 +78,8 @@ class KeyGate:
             # Without sessions there is nothing to listen to or to delete; an open GET would only hold a connection.
             await Response("Method Not Allowed", 405, {"Allow": "POST"})(scope, receive, send)
         else:
-            await self._app(scope, receive, send)
+            with suppress(ClientDisconnect):  # left before its request was read: nobody to answer, nothing to report
+                await self._app(scope, receive, send)
 
     def _may_pass(self, scope: Scope) -> bool:
         if scope["type"] != "http" or scope["path"] == HEALTH_PATH or self._own_key_serves:

@@ -4,38 +4,60 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import ClassVar
 
 import anyio
-from anyio.abc import TaskGroup
 
-from parallel_mcp.errors import NotFound, RateLimited, ResearchError, UpstreamUnavailable, UpstreamUnreadable
+from parallel_mcp.api.models import ErrorEvent, Event
+from parallel_mcp.errors import RateLimited, ResearchError, UpstreamError, UpstreamUnavailable, UpstreamUnreadable
 
-SILENCE_S = 15.0
-CONNECTION_S = 600.0
-LAST_WORDS_S = 3.0
 FRUITLESS_BEFORE_POLLING = 3
-FIRST_PAUSE_S = 0.5
-MAX_PAUSE_S = 10.0
-
-# Failures of a stream that a look at the status, or another connection, may get around.
-_PASSING = (UpstreamUnavailable, UpstreamUnreadable, RateLimited, NotFound)
+POLLS_BETWEEN_CONNECTIONS = 4
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long a feed waits for what, in seconds. What grows does so with each connection that brought no news."""
+
+    first_event_s: float = 2.0  # the state as it is, which comes at once: without it, the status is read
+    silence_s: float = 15.0  # without an event: the status is read
+    silent_connection_s: float = 45.0  # without an event: the connection may be dead (grows)
+    connection_s: float = 600.0  # the API ends its streams of runs after 570
+    last_words_s: float = 3.0  # for what a stream has to say after it has told the end
+    pause_s: float = 0.5  # before connecting again (grows)
+    max_pause_s: float = 60.0
+    poll_s: float = 2.0  # between looks at the status while connecting brings nothing (grows)
+    max_poll_s: float = 15.0
+    doubt_s: float = 2.0  # between looks at the status because of errors in the stream
+
+
+USUAL_PACE = Pace()
+
+
 class Feed(ABC):
-    """What is known of a run or a group.
+    """What is known of something that goes on upstream, kept up to date.
 
     `changed` is replaced and set at each change, so nobody who waits is left behind.
     """
 
-    def __init__(self) -> None:
+    says_more_after_the_end: ClassVar[bool] = False  # whether events worth hearing may follow the one that tells it
+
+    def __init__(self, pace: Pace = USUAL_PACE) -> None:
         self.ended = False
         self.failure: ResearchError | None = None
         self.changed = anyio.Event()
-        self._last_event_at = time.monotonic()
+        self._pace = pace
+        self._news = 0  # changes told by streams or statuses
+        self._heard_at = -float("inf")
+        self._doubted_at = -float("inf")
+
+    # ---- what a feed of one kind knows
 
     @property
     @abstractmethod
@@ -47,18 +69,23 @@ class Feed(ABC):
     def is_over(self) -> bool:
         """Whether nothing more is to be waited for."""
 
-    @property
-    @abstractmethod
-    def news(self) -> int:
-        """A number that grows with each thing worth telling: a connection that does not raise it was fruitless."""
-
     @abstractmethod
     async def look(self) -> None:
         """Ask for the status."""
 
     @abstractmethod
-    async def read_stream(self) -> None:
-        """Read one connection to its end, saying `heard` at each event."""
+    def connect(self) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
+        """Open the event stream."""
+
+    @abstractmethod
+    def take(self, event: Event) -> None:
+        """Take an event in, with `tell_news` if it changed what is known."""
+
+    @abstractmethod
+    def tells_end(self, event: Event) -> bool | None:
+        """Whether an event tells that it is over; None if it tells nothing about that."""
+
+    # ---- following
 
     async def keep_current(self) -> None:
         """Follow until it is over, or until reading it fails for good (`failure`)."""
@@ -70,70 +97,98 @@ class Feed(ABC):
     def stop(self) -> None:
         """Nothing more will come; whoever waits is told."""
         self.ended = True
-        self.tell()
+        self._tell()
 
-    def heard(self) -> None:
-        """The stream is not silent."""
-        self._last_event_at = time.monotonic()
-
-    def tell(self) -> None:
+    def tell_news(self) -> None:
         """Wake those who wait for a change."""
+        self._news += 1
+        self._tell()
+
+    def _tell(self) -> None:
         changed, self.changed = self.changed, anyio.Event()
         changed.set()
 
-    async def look_if_possible(self) -> None:
+    async def _follow(self) -> None:
+        fruitless = 0  # connections since the last one that brought news
+        while True:
+            known = self._news
+            stream = _Connection()
+            await self._follow_stream(stream, fruitless)
+            if stream.told_the_end:
+                return
+            fruitless = 0 if self._news > known else fruitless + 1
+            if await self._has_ended_by_status() or await self._ends_while_pausing(fruitless, stream.failure):
+                with anyio.move_on_after(self._pace.last_words_s):  # the steps since the stream broke
+                    await self._read_stream(_Connection())
+                return
+
+    async def _follow_stream(self, stream: _Connection, fruitless: int) -> None:
+        """Read one connection to its end, to the end of all, or until it has been silent for too long."""
+        with anyio.move_on_after(self._pace.connection_s):
+            async with anyio.create_task_group() as reading:
+
+                async def watch_for_silence() -> None:
+                    await anyio.sleep(self._pace.first_event_s)
+                    if not stream.has_begun:
+                        await self._look_if_possible()
+                    await self._check_when_silent(_grown(self._pace.silent_connection_s, 2, fruitless))
+                    reading.cancel_scope.cancel()
+
+                reading.start_soon(watch_for_silence)
+                await self._read_stream(stream)
+                reading.cancel_scope.cancel()
+
+    async def _read_stream(self, stream: _Connection) -> None:
+        self._heard_at = anyio.current_time()
+        try:
+            async with self.connect() as events:
+                with anyio.CancelScope() as hearing:
+                    async for event in events:
+                        self._heard_at = anyio.current_time()
+                        self.take(event)
+                        if isinstance(event, ErrorEvent):
+                            await self._look_in_doubt()
+                        stream.note(self.tells_end(event))
+                        if stream.told_the_end and not self.says_more_after_the_end:
+                            return
+                        if self.is_over:  # what is there to be said after the end comes soon
+                            hearing.deadline = min(hearing.deadline, self._heard_at + self._pace.last_words_s)
+            stream.told_the_end = stream.ends_with_the_end
+        except ResearchError as error:
+            logger.info("An event stream failed: %s", error)
+            stream.failure = error
+
+    # ---- the status
+
+    async def _check_when_silent(self, bound_s: float) -> None:
+        """Read the status at each silence, until it is over or the connection was silent for `bound_s`."""
+        silent_s = 0.0
+        while silent_s < bound_s and not self.is_over:
+            heard_at = self._heard_at
+            await anyio.sleep_until(heard_at + silent_s + self._pace.silence_s)
+            silent_s = silent_s + self._pace.silence_s if self._heard_at == heard_at else 0.0
+            if silent_s:
+                await self._look_if_possible()
+
+    async def _look_in_doubt(self) -> None:
+        """An error in the stream leaves open what became of it: look, but not at each of many errors."""
+        now = anyio.current_time()
+        if now - self._doubted_at >= self._pace.doubt_s:
+            self._doubted_at = now
+            with anyio.move_on_after(self._pace.silence_s):
+                await self._look_if_possible()
+
+    async def _look_if_possible(self) -> None:
         """Ask for the status while a stream is open: if it cannot be had, the stream goes on all the same."""
         try:
             await self.look()
         except ResearchError as error:
             logger.info("The status could not be read: %s", error)
 
-    async def _follow(self) -> None:
-        fruitless = 0
-        while True:
-            known = self.news
-            failure = await self._follow_stream()
-            if self.is_over:
-                return
-            if failure is not None and not isinstance(failure, _PASSING):
-                raise failure
-            fruitless = 0 if self.news > known else fruitless + 1
-            if await self._is_over_by_status() or await self._ends_while_pausing(fruitless):
-                with anyio.move_on_after(LAST_WORDS_S):  # the steps since the stream broke, if it can be had again
-                    await self._read_stream()
-                return
-
-    async def _follow_stream(self) -> ResearchError | None:
-        """Read one connection to its end, or to the end of all; the error that ended it, if one did."""
-        failure: ResearchError | None = None
-        with anyio.move_on_after(CONNECTION_S):
-            async with anyio.create_task_group() as reading:
-                reading.start_soon(self._check_when_silent, reading)
-                failure = await self._read_stream()
-                reading.cancel_scope.cancel()
-        return failure
-
-    async def _read_stream(self) -> ResearchError | None:
-        self.heard()
-        try:
-            await self.read_stream()
-        except ResearchError as error:
-            logger.info("An event stream failed: %s", error)
-            return error
-        return None
-
-    async def _check_when_silent(self, reading: TaskGroup) -> None:
-        while True:
-            await anyio.sleep(max(0.1, self._last_event_at + SILENCE_S - time.monotonic()))
-            if time.monotonic() - self._last_event_at < SILENCE_S:
-                continue
-            self.heard()
-            await self.look_if_possible()
-            if self.is_over:
-                reading.cancel_scope.cancel()
-
-    async def _is_over_by_status(self) -> bool:
-        """Ask for the status; once there was one, a failure that may pass does not end the watch."""
+    async def _has_ended_by_status(self) -> bool:
+        """Ask for the status if need be; once there was one, a failure that may pass does not end the watch."""
+        if self.is_over:
+            return True
         try:
             await self.look()
         except (UpstreamUnavailable, UpstreamUnreadable, RateLimited) as error:
@@ -142,13 +197,42 @@ class Feed(ABC):
             logger.info("The status could not be read: %s", error)
         return self.is_over
 
-    async def _ends_while_pausing(self, fruitless: int) -> bool:
+    async def _ends_while_pausing(self, fruitless: int, failure: ResearchError | None) -> bool:
         """Wait before connecting again; where connecting brings nothing, ask for the status, ever less often."""
         if fruitless < FRUITLESS_BEFORE_POLLING:
-            await anyio.sleep(random.uniform(0.5, 1.0) * min(MAX_PAUSE_S, FIRST_PAUSE_S * 2**fruitless))
+            told_s = (failure.retry_after_s or 0.0) if isinstance(failure, UpstreamError) else 0.0
+            pause_s = max(told_s, _jittered(_grown(self._pace.pause_s, 2, fruitless)))
+            await anyio.sleep(min(self._pace.max_pause_s, pause_s))
             return False
-        for polls in range(4):
-            await anyio.sleep(min(MAX_PAUSE_S, 2.0 * 1.5**polls))
-            if await self._is_over_by_status():
+        polls_before = (fruitless - FRUITLESS_BEFORE_POLLING) * POLLS_BETWEEN_CONNECTIONS
+        for polls in range(polls_before, polls_before + POLLS_BETWEEN_CONNECTIONS):
+            await anyio.sleep(min(self._pace.max_poll_s, _jittered(_grown(self._pace.poll_s, 1.5, polls))))
+            if await self._has_ended_by_status():
                 return True
         return False
+
+
+class _Connection:
+    """What one connection to an event stream has come to."""
+
+    def __init__(self) -> None:
+        self.failure: ResearchError | None = None
+        self.has_begun = False
+        self.told_the_end = False
+        self.ends_with_the_end = False
+
+    def note(self, tells_end: bool | None) -> None:
+        """The state as it is comes first, what happened before after it; the end told after that is the end."""
+        if tells_end is not None:
+            self.ends_with_the_end = tells_end
+            self.told_the_end = tells_end and self.has_begun
+            self.has_begun = True
+
+
+def _grown(first_s: float, factor: float, times: int) -> float:
+    return first_s * factor ** min(times, 20)
+
+
+def _jittered(seconds: float) -> float:
+    """Not quite that long, so that watchers whose streams broke together do not come back together."""
+    return random.uniform(0.5, 1.0) * seconds

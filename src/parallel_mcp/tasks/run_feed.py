@@ -1,21 +1,14 @@
-"""Keeps the known state of one run up to date: from its event stream, and from its status where the stream fails."""
+"""Keeps the known state of a run up to date: its status, its messages, and how far it is."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, TypeVar
 
-import anyio
-
-from parallel_mcp.api.models import (
-    ErrorEvent,
-    Event,
-    ProgressMessageEvent,
-    ProgressStatsEvent,
-    RunStateEvent,
-    TaskRun,
-)
-from parallel_mcp.tasks.feed import LAST_WORDS_S, Feed
-from parallel_mcp.tasks.trace import MAX_MESSAGE_CHARS, Message, Replay, Trace
+from parallel_mcp.api.models import Event, ProgressMessageEvent, ProgressStatsEvent, RunStateEvent, TaskRun
+from parallel_mcp.tasks.feed import USUAL_PACE, Feed, Pace
+from parallel_mcp.tasks.trace import Message, Replay, Trace
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
@@ -24,10 +17,10 @@ _Number = TypeVar("_Number", int, float)
 
 
 class RunFeed(Feed):
-    """What is known of a run."""
+    """What is known of a run. Each connection to its stream replays its messages from the start."""
 
-    def __init__(self, api: ParallelApi, run_id: str) -> None:
-        super().__init__()
+    def __init__(self, api: ParallelApi, run_id: str, pace: Pace = USUAL_PACE) -> None:
+        super().__init__(pace)
         self.run_id = run_id
         self.run: TaskRun | None = None
         self.trace = Trace()
@@ -35,6 +28,7 @@ class RunFeed(Feed):
         self.sources_read: int | None = None
         self.sources_considered: int | None = None
         self._api = api
+        self._replay = Replay(self.trace)
 
     @property
     def is_known(self) -> bool:
@@ -46,55 +40,56 @@ class RunFeed(Feed):
         """Whether the run is no longer active: ended, or stopped in `action_required`."""
         return self.run is not None and not self.run.is_active
 
-    @property
-    def news(self) -> int:
-        """How many messages are known."""
-        return len(self.trace)
-
     async def look(self) -> None:
-        """Read the status."""
+        """Read the run."""
         self._take_run(await self._api.retrieve_run(self.run_id))
 
-    async def read_stream(self) -> None:
-        """Read one connection: it replays the run's messages from the start."""
-        replay = Replay(self.trace)
-        async with self._api.run_events(self.run_id) as events:
-            with anyio.CancelScope() as hearing:
-                async for event in events:
-                    self.heard()
-                    self._take(event, replay)
-                    if isinstance(event, ErrorEvent):
-                        await self.look_if_possible()  # what became of the run is not said
-                    if self.is_over:
-                        # The state of an ended run comes first, its messages after it: hear them out, briefly.
-                        hearing.deadline = min(hearing.deadline, anyio.current_time() + LAST_WORDS_S)
+    def connect(self) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
+        """Open the stream of the run, which begins with a replay."""
+        self._replay = Replay(self.trace)
+        return self._api.run_events(self.run_id)
 
-    def _take(self, event: Event, replay: Replay) -> None:
+    def take(self, event: Event) -> None:
+        """Take an event in; a message that is known already is no news."""
         match event:
             case RunStateEvent(run=run):
                 self._take_run(run)
             case ProgressMessageEvent():
-                message = Message(event.type, event.timestamp, event.message[:MAX_MESSAGE_CHARS])
-                if replay.add(message):
+                if self._replay.add(Message(event.type, event.timestamp, event.message)):
                     self._take_as_started()
-                    self.tell()
-            case ProgressStatsEvent(source_stats=sources):
-                self.meter = _newest(event.progress_meter, self.meter)
-                self.sources_read = _newest(sources.num_sources_read, self.sources_read)
-                self.sources_considered = _newest(sources.num_sources_considered, self.sources_considered)
-                self.tell()
+                    self.tell_news()
+            case ProgressStatsEvent():
+                self._take_stats(event)
             case _:
                 pass
 
+    def tells_end(self, event: Event) -> bool | None:
+        """A state that is not active tells the end, unless it is the state that comes first."""
+        if isinstance(event, RunStateEvent | ProgressMessageEvent | ProgressStatsEvent):
+            return isinstance(event, RunStateEvent) and not event.run.is_active
+        return None
+
     def _take_run(self, run: TaskRun) -> None:
-        if not self.is_over:  # a terminal state stays: an old replica may still answer `running`
-            self.run = run
-            self.tell()
+        if self.is_over:  # a terminal state stays: an old replica may still answer `running`
+            return
+        before, self.run = self.run, run
+        if len(self.trace):
+            self._take_as_started()
+        if before is None or (before.status, before.is_active) != (self.run.status, self.run.is_active):
+            self.tell_news()
 
     def _take_as_started(self) -> None:
         """A queued run that reports steps has started; the stream states it again only at its end."""
         if self.run is not None and self.run.status == "queued":
             self.run = self.run.model_copy(update={"status": "running"})
+
+    def _take_stats(self, stats: ProgressStatsEvent) -> None:
+        before = (self.meter, self.sources_read, self.sources_considered)
+        self.meter = _newest(stats.progress_meter, self.meter)
+        self.sources_read = _newest(stats.source_stats.num_sources_read, self.sources_read)
+        self.sources_considered = _newest(stats.source_stats.num_sources_considered, self.sources_considered)
+        if before != (self.meter, self.sources_read, self.sources_considered):
+            self.tell_news()
 
 
 def _newest(value: _Number | None, known: _Number | None) -> _Number | None:
