@@ -193,6 +193,7 @@ async def test_hourly_budget_ends_creating_and_says_when_it_frees(upstream: Upst
 async def test_request_says_what_the_arguments_said(upstream: Upstream) -> None:
     """The wrapping that the API wants is ours to make, also of objects that come as JSON text."""
     schema = {"type": "object", "properties": {"ceo_name": {"type": "string"}}}
+    completed = {**schema, "required": ["ceo_name"], "additionalProperties": False}
     async with connected("memory", upstream.url) as client:
         await client.call_tool(
             "create_task",
@@ -210,7 +211,7 @@ async def test_request_says_what_the_arguments_said(upstream: Upstream) -> None:
     assert json.loads(upstream.sent("POST", RUNS)[0]) == {
         "processor": "base",
         "input": {"company": "Acme"},
-        "task_spec": {"output_schema": {"type": "json", "json_schema": schema}},
+        "task_spec": {"output_schema": {"type": "json", "json_schema": completed}},
         "metadata": {"row": "17"},
         "source_policy": {"include_domains": ["acme.example"], "after_date": "2026-01-01"},
         "enable_events": True,

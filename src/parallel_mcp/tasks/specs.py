@@ -2,35 +2,48 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from parallel_mcp.api.models import JsonSchemaSpec, SourcePolicy, TaskSpec, TextSpec
 from parallel_mcp.errors import InvalidArguments
+from parallel_mcp.tasks.processors import Processor
 
 MAX_SPEC_CHARS = 15_000
 MAX_SPEC_AND_INPUT_CHARS = 25_000
 MAX_DOMAINS = 200
 
 
-def task_spec(output: str, output_schema: Mapping[str, Any]) -> TaskSpec:
+@dataclass(frozen=True)
+class PreparedSpec:
+    """A spec that the API accepts, and what could be better about its schema."""
+
+    spec: TaskSpec
+    warnings: list[str] = field(default_factory=list[str])
+
+
+def task_spec(output: str, output_schema: Mapping[str, Any], processor: Processor) -> PreparedSpec:
     """The spec of an output that is described in words, or by a JSON Schema; a Markdown report if it is neither.
 
     Without a spec the larger processors invent a JSON structure of their own, which nobody asked for.
 
     Raises:
-        InvalidArguments: Both are given, or the schema has no object root with properties.
+        InvalidArguments: Both are given, one is too long, or the schema breaks a rule, see `prepared_schema`.
     """
     if output and output_schema:
         raise InvalidArguments("Give `output` or `output_schema`, not both.")
     if output_schema:
-        spec = TaskSpec(output_schema=JsonSchemaSpec(json_schema=_unwrapped(output_schema)))
-    else:
-        spec = TaskSpec(output_schema=TextSpec(description=output or None))
+        # Imported with the first schema: many sessions never send one, and the start should be short.
+        from parallel_mcp.tasks.spec_schemas.preparing import prepared_schema
+
+        prepared = prepared_schema(output_schema, processor=processor)
+        return PreparedSpec(TaskSpec(output_schema=JsonSchemaSpec(json_schema=prepared.schema)), prepared.warnings)
+    spec = TaskSpec(output_schema=TextSpec(description=output or None))
     if (length := _length(spec.body())) > MAX_SPEC_CHARS:
         raise InvalidArguments(
             f"The output description is {length:,} characters long as JSON; the limit is {MAX_SPEC_CHARS:,}."
         )
-    return spec
+    return PreparedSpec(spec)
 
 
 def task_input(text: str, fields: dict[str, Any], spec: TaskSpec) -> str | dict[str, Any]:
@@ -81,18 +94,6 @@ def metadata(pairs: Mapping[str, Any]) -> dict[str, str] | None:
         if len(key) > 16 or len(texts[key]) > 512:
             raise InvalidArguments("`metadata` keys hold at most 16 characters, values at most 512.")
     return texts or None
-
-
-def _unwrapped(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The raw JSON Schema, also when it comes in the API's own wrapping."""
-    inner = schema.get("json_schema")
-    raw: dict[str, Any] = dict(inner) if isinstance(inner, Mapping) else dict(schema)  # pyright: ignore[reportUnknownArgumentType]
-    if raw.get("type") != "object" or not isinstance(raw.get("properties"), Mapping) or not raw["properties"]:
-        raise InvalidArguments(
-            "`output_schema` is a JSON Schema whose root has type `object` and non-empty `properties`, for example "
-            '{"type":"object","properties":{"ceo_name":{"type":"string"}},"required":["ceo_name"]}.'
-        )
-    return raw
 
 
 def _length(value: object) -> int:

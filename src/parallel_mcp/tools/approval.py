@@ -38,7 +38,7 @@ async def ask_for_approval(request: TaskRequest, context: Context[App]) -> Appro
     processor = chosen_processor(request, settings)
     if not is_dear(processor.price_usd, settings) or not _can_be_asked(context):
         return NotAsked()
-    intent = intent_of(request, run_input(request, processor), processor, call)
+    intent = intent_of(request, run_input(request, processor).run, processor, call)
     if not request.force_new and await call.app.creator.is_answered(call.api, intent):
         return NotAsked()
     return Elicit(

@@ -36,6 +36,7 @@ class RunTaskOutput(GetResultOutput):
 
     price_usd: float = Field(description="What this call cost; 0 if the run existed already.")
     deduplicated: bool = Field(description="True: an equal run existed and was returned; nothing was created.")
+    warnings: list[str] | None = Field(default=None, description="What could be better about output_schema.")
 
 
 async def run_task(request: RunTaskArguments, call: Call) -> CallToolResult:
@@ -52,12 +53,14 @@ async def run_task(request: RunTaskArguments, call: Call) -> CallToolResult:
     except UpstreamError as error:
         answer = not_ready(started.run)
         answer = ResultAnswer(f"The run could not be followed: {error}.\n{answer.text}", answer.structured)
+    remarks = [started.remarks] if started.warnings else []
     structured = RunTaskOutput(
         **answer.structured.model_dump(),
         price_usd=0 if started.deduplicated else started.processor.price_usd,
         deduplicated=started.deduplicated,
+        warnings=started.warnings or None,
     )
-    return reply(f"{started.headline}\n{answer.text}", structured)
+    return reply("\n".join([started.headline, *remarks, answer.text]), structured)
 
 
 async def _answer_by(deadline: float, run: TaskRun, call: Call) -> ResultAnswer:

@@ -83,6 +83,7 @@ class CreateTaskOutput(Output):
     deduplicated: bool = Field(description="True: an equal run existed and was returned; nothing was created.")
     link: str = Field(description="Page where the user sees the run.")
     next: str = Field(description="The next call.")
+    warnings: list[str] | None = Field(default=None, description="What could be better about output_schema.")
     untrusted_warnings: list[str] | None = Field(default=None, description="Remarks of the API on the request.")
 
 
@@ -105,6 +106,7 @@ class Started:
     run: TaskRun
     processor: Processor
     deduplicated: bool
+    warnings: list[str]
 
     @property
     def headline(self) -> str:
@@ -120,6 +122,11 @@ class Started:
             f"${self.processor.price_usd:.3f}. It usually takes {self.processor.usual_duration}."
         )
 
+    @property
+    def remarks(self) -> str:
+        """What could be better about the schema, on lines of their own."""
+        return "\n".join(["About output_schema:", *(f"- {warning}" for warning in self.warnings)])
+
 
 async def start(request: TaskRequest, call: Call, *, by: float) -> Started:
     """Create the run that a request asks for, or find the one that an equal request made.
@@ -129,18 +136,18 @@ async def start(request: TaskRequest, call: Call, *, by: float) -> Started:
         ResearchError: See `Creator.create`, `run_input`.
     """
     processor = chosen_processor(request, call.settings)
-    task = run_input(request, processor)
+    prepared = run_input(request, processor)
     if call.approval == "declined":
         raise OverBudget(f"The user was asked and declined ${processor.price_usd:.2f} for this. Nothing was sent")
     with anyio.CancelScope(deadline=by):
         creation = await call.app.creator.create(
             call.api,
-            intent_of(request, task, processor, call),
-            task,
+            intent_of(request, prepared.run, processor, call),
+            prepared.run,
             force_new=request.force_new,
             price_approved=call.approval == "approved",
         )
-        return Started(creation.run, processor, creation.deduplicated)
+        return Started(creation.run, processor, creation.deduplicated, prepared.warnings)
     raise StillCreating("The create is on its way, and the API has not answered yet")
 
 
@@ -155,23 +162,32 @@ def intent_of(request: TaskRequest, task: TaskRunInput, processor: Processor, ca
     )
 
 
-def run_input(request: TaskRequest, processor: Processor) -> TaskRunInput:
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run to ask the API for, and what could be better about its schema."""
+
+    run: TaskRunInput
+    warnings: list[str]
+
+
+def run_input(request: TaskRequest, processor: Processor) -> PreparedRun:
     """The run to ask the API for.
 
     Raises:
         InvalidArguments: The arguments contradict each other or exceed a limit of the API.
     """
-    spec = task_spec(request.output, request.output_schema)
+    prepared = task_spec(request.output, request.output_schema, processor)
     previous = request.previous_interaction_id
-    return TaskRunInput(
+    run = TaskRunInput(
         processor=processor.name,
-        input=task_input(request.input, request.input_fields, spec),
-        task_spec=spec,
+        input=task_input(request.input, request.input_fields, prepared.spec),
+        task_spec=prepared.spec,
         metadata=metadata(request.metadata),
         source_policy=source_policy(request.include_domains, request.exclude_domains, request.after_date),
         previous_interaction_id=run_handle(previous, "previous_interaction_id") if previous else None,
         enable_events=True,  # cannot be switched on later, and somebody may want to watch
     )
+    return PreparedRun(run, prepared.warnings)
 
 
 def title_of(request: TaskRequest) -> str:
@@ -198,9 +214,11 @@ def _created_reply(started: Started) -> CallToolResult:
         deduplicated=started.deduplicated,
         link=platform_link(run.run_id),
         next=next_for(run),
+        warnings=started.warnings or None,
         untrusted_warnings=[one_line(warning.message, 300) for warning in run.warnings] or None,
     )
+    ours = [started.remarks] if started.warnings else []
     remarks = structured.untrusted_warnings
-    warnings = ["The API remarks on the request:", marked("\n".join(remarks))] if remarks else []
-    lines = [started.headline, *warnings, f"The user can see it at {structured.link}", f"Next: {structured.next}"]
+    theirs = ["The API remarks on the request:", marked("\n".join(remarks))] if remarks else []
+    lines = [started.headline, *ours, *theirs, f"The user can see it at {structured.link}", f"Next: {structured.next}"]
     return reply("\n".join(lines), structured)
