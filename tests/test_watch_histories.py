@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import re
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
@@ -41,13 +40,13 @@ from tests.faults import (
     stall_after,
 )
 from tests.faults.wire import Ending, Exchange
-from tests.watch_history import History, Note, Strike, Truth, Watch
+from tests.watch_history import History, Note, Probe, Strike, Truth, Watch
 
 RUNS = 36
 CHAINS = 140
 WATCHES = 200
 HEALED_AFTER_S = 3.0
-LONGEST_S = 45.0
+LONGEST_S = 60.0
 RUN_PATH = re.compile(r"/v1/tasks/runs/(trun_[^/]+)(/events)?")
 
 ENDINGS = ["", "", "", "fails", "status=cancelled", "status=action_required"]
@@ -88,51 +87,6 @@ def _cut_later(after_s: float) -> Fault:
     return fault
 
 
-class Machine:
-    """How far the machine lags behind: its threads, and the event loop that the server and the test share.
-
-    A thread that had nothing to wait for waits for the machine alone. The loop also waits for whatever blocks it, so
-    its lag is an excuse up to `LOOP_MAY_LAG_S` only.
-    """
-
-    TICK_S = 0.02
-    LOOP_MAY_LAG_S = 2.0
-
-    def __init__(self) -> None:
-        self.thread_lag_s = 0.0
-        self.loop_lag_s = 0.0
-        self._stopping = threading.Event()
-
-    @property
-    def lag_s(self) -> float:
-        return max(self.thread_lag_s, self.loop_lag_s)
-
-    @asynccontextmanager
-    async def observed(self) -> AsyncGenerator[Machine]:
-        """Observe it while the block runs."""
-        thread = threading.Thread(target=self._observe_threads, daemon=True)
-        thread.start()
-        async with anyio.create_task_group() as observing:
-            observing.start_soon(self._observe_loop)
-            yield self
-            observing.cancel_scope.cancel()
-        self._stopping.set()
-        await anyio.to_thread.run_sync(thread.join)
-
-    def _observe_threads(self) -> None:
-        before = time.monotonic()
-        while not self._stopping.wait(self.TICK_S):
-            now = time.monotonic()
-            self.thread_lag_s = max(self.thread_lag_s, now - before - self.TICK_S)
-            before = now
-
-    async def _observe_loop(self) -> None:
-        while True:
-            before = time.monotonic()
-            await anyio.sleep(self.TICK_S)
-            self.loop_lag_s = max(self.loop_lag_s, time.monotonic() - before - self.TICK_S)
-
-
 @dataclass
 class World:
     """A server in this process, a simulator behind a proxy that a nemesis spoils, and the log of what happens."""
@@ -141,10 +95,10 @@ class World:
     upstream: Upstream
     proxy: FaultyProxy
     client: BareClient
-    machine: Machine
     stories: dict[str, str] = field(default_factory=dict[str, str])
     watches: list[Watch] = field(default_factory=list[Watch])
     strikes: list[Strike] = field(default_factory=list[Strike])
+    probes: list[Probe] = field(default_factory=list[Probe])
     started_at: float = field(default_factory=time.monotonic)
     started_on: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -226,13 +180,24 @@ class World:
         watch.cancelled_at = time.monotonic()
         await self.client.cancel(call)
 
+    async def probe(self) -> None:
+        """Keep making a call that waits for nothing, to see how busy the machine is."""
+        while True:
+            sent_at = time.monotonic()
+            try:
+                call = await self.client.call("watch_progress", {"id": "no handle"}, lambda value, message: None)
+                await call.answer()
+            finally:  # also one that is still waiting when all else is over
+                self.probes.append(Probe(sent_at, time.monotonic()))
+            await anyio.sleep(0.05)
+
     async def history(self) -> History:
         """The log, with what the simulator says of each run."""
         async with httpx.AsyncClient(base_url=self.upstream.url, headers={"x-api-key": KEY}) as api:
             truths = [await self._truth(api, run_id, story) for run_id, story in self.stories.items()]
         healed_at = self.started_at + HEALED_AFTER_S
         by_id = {truth.run_id: truth for truth in truths}
-        return History(self.watches, by_id, self.strikes, healed_at, self.machine.lag_s)
+        return History(self.watches, by_id, self.strikes, healed_at, self.probes)
 
     async def _truth(self, api: httpx.AsyncClient, run_id: str, story: str) -> Truth:
         run = (await api.get(f"/v1/tasks/runs/{run_id}")).json()
@@ -290,11 +255,8 @@ def _noting(watch: Watch) -> Callable[[float, str], None]:
 async def world(seed: int, upstream: Upstream) -> AsyncGenerator[World]:
     """A fresh one."""
     with faulty(upstream.url) as proxy:
-        async with (
-            Machine().observed() as machine,
-            bare_client(proxy.url, timeouts=Timeouts(read_s=2)) as client,
-        ):
-            yield World(random.Random(seed), upstream, proxy, client, machine)
+        async with bare_client(proxy.url, timeouts=Timeouts(read_s=2)) as client:
+            yield World(random.Random(seed), upstream, proxy, client)
 
 
 @pytest.mark.parametrize(("seed", "stalls"), [(1, 0), (2, 0), (3, 3)])
@@ -303,18 +265,20 @@ async def test_no_history_of_watches_breaks_a_rule(upstream: Upstream, seed: int
     async with world(seed, upstream) as around:
         await around.create_runs()
         with anyio.move_on_after(LONGEST_S):
-            async with anyio.create_task_group() as acting:
-                acting.start_soon(around.spoil, stalls)
-                for chain in range(CHAINS):
-                    acting.start_soon(around.watch_in_slices, chain, random.Random(f"{seed}:{chain}"))
+            async with anyio.create_task_group() as probing:
+                probing.start_soon(around.probe)
+                async with anyio.create_task_group() as acting:
+                    acting.start_soon(around.spoil, stalls)
+                    for chain in range(CHAINS):
+                        acting.start_soon(around.watch_in_slices, chain, random.Random(f"{seed}:{chain}"))
+                probing.cancel_scope.cancel()
         history = await around.history()
 
     violations = history.violations()
     assert not violations, f"seed {seed}:\n" + "\n".join(violations)
     assert len(history.watches) >= WATCHES
-    assert len(history.strikes) >= 50
-    assert history.chains_compared_whole >= 10
-    assert around.machine.loop_lag_s < around.machine.thread_lag_s + Machine.LOOP_MAY_LAG_S
+    assert len(history.strikes) >= 10
+    assert history.chains_compared_whole >= 1
 
 
 TRUTH = Truth("trun_1", "completed", ended_at=110.0, messages=("one", "two", "two", "three"))
@@ -398,6 +362,14 @@ def _noted(place: int, *notes: Note) -> History:
 def test_checker_finds_the_broken_rule(rules: str, history: History) -> None:
     """A checker that finds nothing proves nothing."""
     assert [violation.splitlines()[0] for violation in history.violations()] == rules.split(", ")
+
+
+def test_machine_that_answered_nobody_in_time_excuses_a_late_answer() -> None:
+    """Then, and only then."""
+    late = _doctored(0, answered_at=106.6)
+
+    assert replace(late, probes=[Probe(104.0, 104.5)]).violations() == []
+    assert replace(late, probes=[Probe(90.0, 90.5), Probe(112.0, 112.5)]).violations() != []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,13 +13,15 @@ STREAM_STALLS = frozenset({"stall_after"})
 STATUS_OF_COMPLETED = "completed"
 
 ANSWER_ALLOWANCE_S = 1.0  # the promise
-BUSY_MACHINE_S = 0.5  # ours: tests share their machine; and what it was seen to lag
+BUSY_MACHINE_S = 0.5  # ours: tests share their machine; and what a probe took meanwhile
 CLOCKS_DIFFER_S = 0.1
 
 # How long after the end of a run a watch may still call it active, by what its requests met with.
 UNDISTURBED_S = 1.0
 BROKEN_S = 14.0  # the longest pause between polls, a request that times out, the last words of the stream
 STALLED_S = 15.0 + BROKEN_S
+
+LAGS_TOO_MUCH_S = 0.5  # to read a status in the 0.9 s that a watch has for its last look
 
 ERROR_LOOKS_BACK_S = 10.0  # a request that began before a watch joined may fail it: three attempts and their pauses
 
@@ -88,17 +91,22 @@ class Strike:
 
 
 @dataclass(frozen=True)
-class History:
-    """All of it. Moments are of one monotonic clock; from `healed_at` on nothing is struck any more.
+class Probe:
+    """A call that waits for nothing: what it takes is how far the machine lags behind."""
 
-    `machine_lag_s`: the longest time for which the machine kept somebody waiting who had nothing to wait for.
-    """
+    sent_at: float
+    answered_at: float
+
+
+@dataclass(frozen=True)
+class History:
+    """All of it. Moments are of one monotonic clock; from `healed_at` on nothing is struck any more."""
 
     watches: Sequence[Watch]
     truths: Mapping[str, Truth]
     strikes: Sequence[Strike]
     healed_at: float
-    machine_lag_s: float = 0.0
+    probes: Sequence[Probe] = ()
 
     def violations(self) -> list[str]:
         """Each broken rule, with everything about the chain and the run that broke it."""
@@ -126,9 +134,9 @@ class History:
         return "\n".join("  " + line for line in [*lines, *map(str, chain)])
 
     def _broken_by(self, watch: Watch) -> Iterator[str]:
-        yield from _progress_rules(watch, self.truths[watch.run_id], within_s=1 + self.machine_lag_s)
+        yield from _progress_rules(watch, self.truths[watch.run_id], within_s=1 + self._lag_s(watch))
         if watch.cancelled_at is not None:
-            if any(note.at > watch.cancelled_at + self._allowance_s for note in watch.notes):
+            if any(note.at > watch.cancelled_at + self._allowance_s(watch) for note in watch.notes):
                 yield "went on after cancel"
             return
         if watch.answered_at is None:
@@ -136,13 +144,18 @@ class History:
             return
         if watch.notes_after_answer:
             yield "notified after answer"
-        if watch.answered_at > watch.deadline + self._allowance_s:
+        if watch.answered_at > watch.deadline + self._allowance_s(watch):
             yield "answered late"
         yield from self._end_rules(watch, watch.answered_at) if watch.answer else self._error_rules(watch)
 
-    @property
-    def _allowance_s(self) -> float:
-        return ANSWER_ALLOWANCE_S + BUSY_MACHINE_S + self.machine_lag_s
+    def _allowance_s(self, watch: Watch) -> float:
+        return ANSWER_ALLOWANCE_S + BUSY_MACHINE_S + self._lag_s(watch)
+
+    def _lag_s(self, watch: Watch) -> float:
+        """What the slowest probe took that was on its way during a watch."""
+        until = math.inf if watch.ended_at is None else watch.ended_at
+        during = [probe for probe in self.probes if probe.sent_at < until and probe.answered_at > watch.invoked_at]
+        return max((probe.answered_at - probe.sent_at for probe in during), default=0.0)
 
     def _end_rules(self, watch: Watch, answered_at: float) -> Iterator[str]:
         truth = self.truths[watch.run_id]
@@ -156,14 +169,15 @@ class History:
         else:
             if answered_at < watch.deadline - CLOCKS_DIFFER_S:
                 yield "left early"
-            if truth.ended_at + self._may_lag_s(truth) + self.machine_lag_s < watch.deadline:
+            if truth.ended_at + self._may_lag_s(truth) + self._lag_s(watch) < watch.deadline:
                 yield "missed the end"
 
     def _error_rules(self, watch: Watch) -> Iterator[str]:
         """Without a status nothing can be said; a broken stream alone is no reason to fail."""
         since, until = watch.invoked_at - ERROR_LOOKS_BACK_S, watch.answered_at or 0.0
         statuses = [strike for strike in self.strikes if strike.run_id == watch.run_id and not strike.is_stream]
-        if not any(since <= strike.at <= until for strike in statuses):
+        was_struck = any(since <= strike.at <= until for strike in statuses)
+        if not was_struck and self._lag_s(watch) < LAGS_TOO_MUCH_S:
             yield "failed without a fault"
 
     def _may_lag_s(self, truth: Truth) -> float:
