@@ -11,6 +11,7 @@ LAYERS = [
     {"cli"},
     {"http", "stdio"},
     {"server"},
+    {"resources"},
     {"tools"},
     {"tasks", "render"},
     {"api", "ledger"},

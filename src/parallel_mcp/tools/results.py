@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 from mcp.types import CallToolResult
 
-from parallel_mcp.api.models import TaskRun
+from parallel_mcp.api.models import TaskRun, TaskRunResult
 from parallel_mcp.errors import NotFound, RunFailed, RunStillActive
 from parallel_mcp.tasks.handles import platform_link, run_handle
 from parallel_mcp.tools.call import Call
@@ -53,17 +53,28 @@ async def result_of(request: GetResultArguments, call: Call) -> ResultAnswer:
         NotFound: There is no such run.
         InvalidArguments: The arguments do not fit the result.
     """
+    found = await read_result(request.id, call)
+    return page_of_result(request, found) if isinstance(found, TaskRunResult) else not_ready(found)
+
+
+async def read_result(run_id: str, call: Call) -> TaskRunResult | TaskRun:
+    """The result of a run, or the run as it stands if it has none.
+
+    Raises:
+        RunFailed: The run failed or was cancelled.
+        NotFound: There is no such run.
+    """
     try:
-        result = await call.api.run_result(request.id)
+        result = await call.api.run_result(run_id)
     except RunStillActive:
-        return not_ready(await call.api.retrieve_run(request.id))
+        return await call.api.retrieve_run(run_id)
     except NotFound:
-        return await _without_result(request.id, call)
+        return await _without_result(run_id, call)
     await call.note(result.run)
-    return page_of_result(request, result)
+    return result
 
 
-async def _without_result(run_id: str, call: Call) -> ResultAnswer:
+async def _without_result(run_id: str, call: Call) -> TaskRun:
     """The result endpoint answers 404 for failed as well as for unknown runs: the status tells them apart."""
     run = await call.api.retrieve_run(run_id)
     await call.note(run)
@@ -74,7 +85,7 @@ async def _without_result(run_id: str, call: Call) -> ResultAnswer:
             quote=error.message if error else "",
             ref_id=error.ref_id if error else "",
         )
-    return not_ready(run)
+    return run
 
 
 def not_ready(run: TaskRun, *, cursor: str = "") -> ResultAnswer:

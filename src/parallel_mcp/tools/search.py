@@ -194,13 +194,13 @@ def _queries(request: SearchArguments) -> list[str]:
         return queries
     if not request.objective.strip():
         raise InvalidArguments("Give `objective`, `search_queries`, or both.")
-    return [_first_words(request.objective)]
+    return [first_words(request.objective, MAX_QUERY_CHARS)]
 
 
-def _first_words(text: str) -> str:
+def first_words(text: str, max_chars: int) -> str:
     """The start of a text as one query, cut between words."""
     line = " ".join(text.split())
-    return line if len(line) <= MAX_QUERY_CHARS else line[: MAX_QUERY_CHARS + 1].rpartition(" ")[0][:MAX_QUERY_CHARS]
+    return line if len(line) <= max_chars else line[: max_chars + 1].rpartition(" ")[0][:max_chars] or line[:max_chars]
 
 
 def _search_settings(request: SearchArguments) -> AdvancedSearchSettings | None:
