@@ -130,7 +130,7 @@ async def _fetched_run(run_id: str, cursor: str, call: Call) -> CallToolResult:
     text = f"The run {run_id} is {found.status}: there is no result yet. " + (
         "Fetch it again in a minute or later." if found.is_active else f"See {platform_link(run_id)}."
     )
-    return _same_halves(document.model_copy(update={"text": text}), "private")
+    return _same_halves(document.model_copy(update={"text": text}), None)
 
 
 def _run_document(run: TaskRun, title: str) -> FetchOutput:
@@ -156,12 +156,12 @@ def _paged(document: FetchOutput, text: str, cursor: str, confidentiality: Confi
     return fitted(within, MAX_PAGE_CHARS)
 
 
-def _same_halves(output: Output, confidentiality: Confidentiality) -> CallToolResult:
-    """The JSON as value and as the only text, as ChatGPT reads either."""
+def _same_halves(output: Output, confidentiality: Confidentiality | None) -> CallToolResult:
+    """The JSON as value and as the only text, as ChatGPT reads either; no confidentiality means words of ours alone."""
     return CallToolResult(
         content=[TextContent(type="text", text=output.model_dump_json(exclude_none=True))],
         structured_content=output.model_dump(mode="json", exclude_none=True),
-        _meta=origin(confidentiality),
+        _meta=origin(confidentiality) if confidentiality else None,
     )
 
 
