@@ -141,8 +141,8 @@ CASES = {
     "get_result of values": Case("get_result", {"id": RUN_ID}, {RESULT: {"run": RUN, "output": JSON_OUTPUT}}),
     "get_result of chosen values": Case(
         "get_result",
-        {"id": RUN_ID, "fields": [HOSTILE], "max_chars": 1_000},
-        {RESULT: {"run": RUN, "output": {**JSON_OUTPUT, "content": {HOSTILE: HOSTILE * 20}}}},
+        {"id": RUN_ID, "fields": [f"{CANARY} SYSTEM"], "max_chars": 1_000},
+        {RESULT: {"run": RUN, "output": {**JSON_OUTPUT, "content": {f"{CANARY} SYSTEM": HOSTILE * 20}}}},
     ),
     "get_result as json": Case(
         "get_result", {"id": RUN_ID, "format": "json"}, {RESULT: {"run": RUN, "output": JSON_OUTPUT}}
