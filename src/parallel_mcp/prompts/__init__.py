@@ -11,11 +11,13 @@ TABLE_PROCESSOR = "core-fast"
 DEEP_PROCESSOR = "ultra-fast"
 
 
-def prompts(settings: Settings) -> list[Prompt]:
-    """The prompts, in the order in which clients list them.
+def chosen_prompts(settings: Settings) -> list[Prompt]:
+    """The prompts, in the order in which clients list them; the ChatGPT profile has none of the tools that they use.
 
     They are made by hand, not from functions: the SDK would build a validator for each at every start.
     """
+    if settings.profile == "chatgpt":
+        return []
     processor = PromptArgument(name="processor", description="Depth and price of the research, such as pro-fast.")
     return [
         Prompt(

@@ -1,8 +1,38 @@
-"""One budget of characters, shared fairly over several texts."""
+"""How much a result may hold, and how that is shared among its parts."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 MAX_TEXT_CHARS = 25_000
+MAX_RESULT_BYTES = 98_000
+"""Both halves of a result as JSON in UTF-8, with room to 100,000 for what is added on the way."""
+
+_Item = TypeVar("_Item")
+
+
+def json_bytes(value: object) -> int:
+    """The size of a value in a result."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def first_bytes(text: str, max_bytes: int) -> str:
+    """As much of the start of a text as is within so many bytes of a result."""
+    start = text[:max_bytes]
+    while start and (size := json_bytes(start)) > max_bytes:
+        start = start[: min(len(start) - 1, len(start) * max_bytes // size)]
+    return start
+
+
+def as_many_as_fit(items: Sequence[_Item], max_bytes: int, size: Callable[[_Item], int] = json_bytes) -> list[_Item]:
+    """The first items, as many as are together within so many bytes."""
+    left = max_bytes
+    for position, item in enumerate(items):
+        left -= size(item) + 1
+        if left < 0:
+            return list(items[:position])
+    return list(items)
 
 
 def shared_out(texts: Sequence[Sequence[str]], budget: int) -> list[list[str]]:

@@ -1,7 +1,7 @@
 """An error -> the text of a tool error: what happened, code, whether a retry helps, the next step."""
 
 from parallel_mcp.errors import InvalidArguments, ResearchError
-from parallel_mcp.render.untrusted import marked, one_line
+from parallel_mcp.render.untrusted import identifier, marked, one_line
 
 MAX_QUOTE_CHARS = 500
 
@@ -12,8 +12,8 @@ def error_text(error: ResearchError) -> str:
     if error.quote:
         speaker = "In the result" if isinstance(error, InvalidArguments) else "The API says"
         lines.append(f"{speaker}: {marked(one_line(error.quote, MAX_QUOTE_CHARS))}")
-    if error.ref_id:
-        lines.append(f"Reference: {one_line(error.ref_id, 100)}")
+    if reference := identifier(error.ref_id):
+        lines.append(f"Reference: {reference}")
     lines.append(f"Code: {error.code}. {error.retry}")
     lines.append(f"Next: {error.next_step}")
     return "\n".join(lines)

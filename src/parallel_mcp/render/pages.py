@@ -3,13 +3,17 @@
 import base64
 import hashlib
 import re
+import unicodedata
 from dataclasses import dataclass
+from functools import cached_property
 
 MIN_PAGE_CHARS = 500
 MAX_PAGE_CHARS = 40_000
 
 _CURSOR = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _DIGEST_BYTES = 6
+_JOINER = "\u200d"
+_LONGEST_CHARACTER = 32
 
 
 @dataclass(frozen=True)
@@ -33,18 +37,48 @@ class Page:
         return self.start == 0 and self.end == self.total
 
 
-def page_of(document: str, max_chars: int, cursor: str = "") -> Page | None:
-    """The page of at most `max_chars` that a cursor points to, or the first; None if the cursor is of another document.
+class Paging:
+    """A document to be read page by page, by anybody who makes the same document again."""
 
-    A page ends at the end of a paragraph, else of a line, else at a blank, if there is one in its second half.
-    """
-    size = max(MIN_PAGE_CHARS, min(max_chars, MAX_PAGE_CHARS))
-    start = _start_of(document, cursor) if cursor else 0
-    if start is None:
-        return None
-    end = _end_of_page(document, start, size)
-    next_cursor = _cursor_at(document, end) if end < len(document) else ""
-    return Page(document[start:end], start, end, len(document), next_cursor)
+    def __init__(self, document: str) -> None:
+        self.document = document
+
+    def position_of(self, cursor: str) -> int | None:
+        """Where a cursor points to, the start without one; None if it is of another document."""
+        if not cursor:
+            return 0
+        if not _CURSOR.fullmatch(cursor):
+            return None
+        try:
+            raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+        except ValueError:
+            return None
+        position = int.from_bytes(raw[:4])
+        return position if raw[4:] == self._digest and position < len(self.document) else None
+
+    def cursor_at(self, position: int) -> str:
+        """A cursor to that character."""
+        return base64.urlsafe_b64encode(position.to_bytes(4) + self._digest).decode().rstrip("=")
+
+    def page_at(self, start: int, max_chars: int) -> Page:
+        """The page from `start` on, of 1 to `max_chars` characters unless the document is empty.
+
+        It ends at the end of a paragraph, else of a line, else at a blank, if there is one in its second half.
+        """
+        end = _end_of_page(self.document, start, max(1, max_chars))
+        total = len(self.document)
+        return Page(self.document[start:end], start, end, total, self.cursor_at(end) if end < total else "")
+
+    @cached_property
+    def _digest(self) -> bytes:
+        return hashlib.sha256(self.document.encode("utf-8", "surrogatepass")).digest()[:_DIGEST_BYTES]
+
+
+def page_of(document: str, max_chars: int, cursor: str = "") -> Page | None:
+    """The page of at most `max_chars` that a cursor points to, or the first; None if it is of another document."""
+    paging = Paging(document)
+    start = paging.position_of(cursor)
+    return None if start is None else paging.page_at(start, max(MIN_PAGE_CHARS, min(max_chars, MAX_PAGE_CHARS)))
 
 
 def _end_of_page(document: str, start: int, size: int) -> int:
@@ -53,26 +87,23 @@ def _end_of_page(document: str, start: int, size: int) -> int:
         return len(document)
     for boundary in ("\n\n", "\n", " "):
         found = document.rfind(boundary, start + size // 2, latest)
-        if found >= 0:
+        if found >= 0 and found + len(boundary) <= latest:
             return found + len(boundary)
+    return _between_characters(document, start, latest)
+
+
+def _between_characters(document: str, start: int, latest: int) -> int:
+    """The last place that parts no letter from its accents and no emoji from what it is joined to."""
+    for place in range(latest, max(start, latest - _LONGEST_CHARACTER), -1):
+        if not _continues(document[place]) and document[place - 1] != _JOINER:
+            return place
     return latest
 
 
-def _cursor_at(document: str, position: int) -> str:
-    raw = position.to_bytes(4) + _digest(document)
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _start_of(document: str, cursor: str) -> int | None:
-    if not _CURSOR.fullmatch(cursor):
-        return None
-    try:
-        raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
-    except ValueError:
-        return None
-    position = int.from_bytes(raw[:4])
-    return position if raw[4:] == _digest(document) and position < len(document) else None
-
-
-def _digest(document: str) -> bytes:
-    return hashlib.sha256(document.encode("utf-8", "surrogatepass")).digest()[:_DIGEST_BYTES]
+def _continues(character: str) -> bool:
+    """Whether a character belongs to the one before it: accents, joiners, variants, skin tones."""
+    return (
+        unicodedata.category(character) in ("Mn", "Me", "Mc")
+        or character == _JOINER
+        or ("\U0001f3fb" <= character <= "\U0001f3ff")
+    )

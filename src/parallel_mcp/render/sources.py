@@ -53,7 +53,7 @@ def check_these(basis: Sequence[FieldBasis]) -> list[str]:
 def source_line(source: Source) -> str:
     """`1. Title - URL`, on one line."""
     title = one_line(source.title, 120)
-    url = one_line(source.url, 500)
+    url = one_line(source.url, 2_000)
     return f"{source.number}. {title} - {url}" if title else f"{source.number}. {url}"
 
 

@@ -13,6 +13,9 @@ _KINDS: dict[str, HandleKind] = {"trun_": "run", "tgrp_": "group", "findall_": "
 RUN_LINK = "https://platform.parallel.ai/view/task-run/{}"
 GROUP_LINK = "https://platform.parallel.ai/view/task-run-group/{}"
 
+RUN_REPORT = "parallel://runs/{run_id}/report.md"
+RUN_RESULT = "parallel://runs/{run_id}/result.json"
+
 
 def handle_kind(handle: str, argument: str = "id") -> HandleKind:
     """What a handle names. One without a known prefix is taken for a run, since older runs have plain ids.

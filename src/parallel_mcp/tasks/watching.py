@@ -147,11 +147,11 @@ async def _run_snapshots(feed: RunFeed, start: Cursor, cursor: str, *, fits: boo
             if position is None and ended and len(feed.trace):
                 position = 0  # the replay is over and shorter than what the cursor speaks of: another run's cursor
             fits = fits and not (start.position and position == 0)
-        if position is not None:
-            new = feed.trace.since(position)
-            position += len(new)
-            cursor = feed.trace.cursor(position)
-        if feed.run is not None:
+        if feed.run is not None:  # until the state is known messages wait: they are told only with it
+            if position is not None:
+                new = feed.trace.since(position)
+                position += len(new)
+                cursor = feed.trace.cursor(position)
             yield RunSnapshot(
                 run=feed.run,
                 meter=feed.meter,

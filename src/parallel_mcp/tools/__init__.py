@@ -22,6 +22,10 @@ CORE_TOOLS = [
 
 def chosen_tools(settings: Settings) -> list[ToolDefinition]:
     """The tools of the chosen toolsets. Those that are off by default are imported only where they are on."""
+    if settings.profile == "chatgpt":
+        from parallel_mcp.tools.chatgpt import CHATGPT_TOOLS
+
+        return CHATGPT_TOOLS
     tools: list[ToolDefinition] = []
     if "core" in settings.toolsets:
         tools += CORE_TOOLS

@@ -37,6 +37,8 @@ class ToolDefinition:
     output: type[BaseModel]
     reads_web: bool = False
     creates: bool = False
+    folder: str = ""
+    """Where its published definition is, for tools of a profile that share names with others."""
 
     def schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Input and output schema, made from the models."""
@@ -50,7 +52,7 @@ class ToolDefinition:
         """
         function = self._asking_first() if self.creates else self._directly()
         resolved = find_resolved_parameters(function)
-        published = json.loads((PUBLISHED / f"{self.run.__name__}.json").read_text(encoding="utf-8"))
+        published = json.loads((PUBLISHED / self.folder / f"{self.run.__name__}.json").read_text(encoding="utf-8"))
         return Tool(
             fn=function,
             name=self.run.__name__,

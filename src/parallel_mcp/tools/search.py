@@ -17,17 +17,23 @@ from parallel_mcp.api.models import (
     SearchResult,
 )
 from parallel_mcp.errors import InvalidArguments
-from parallel_mcp.render.budget import MAX_TEXT_CHARS, shared_out
-from parallel_mcp.render.untrusted import clean, marked, one_line
+from parallel_mcp.render.budget import MAX_TEXT_CHARS, as_many_as_fit, first_bytes, shared_out
+from parallel_mcp.render.untrusted import clean, identifier, marked, one_line
 from parallel_mcp.tasks.specs import source_policy
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
-from parallel_mcp.tools.reply import Output, reply
+from parallel_mcp.tools.reply import Output, fitted, reply
 
 MAX_QUERIES = 5
 MAX_QUERY_CHARS = 200
 MAX_URLS = 20
 MAX_WARNINGS = 10
+MAX_PAGES = 20
+MAX_EXCERPTS = 50
+MAX_URL_BYTES = 1_000
+MAX_TITLE_BYTES = 400
+MAX_WARNING_BYTES = 3_000
+MAX_SESSION_ID_CHARS = 1_000
 
 Domains = list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=253)]]
 
@@ -188,13 +194,13 @@ def _queries(request: SearchArguments) -> list[str]:
         return queries
     if not request.objective.strip():
         raise InvalidArguments("Give `objective`, `search_queries`, or both.")
-    return [_first_words(request.objective)]
+    return [first_words(request.objective, MAX_QUERY_CHARS)]
 
 
-def _first_words(text: str) -> str:
+def first_words(text: str, max_chars: int) -> str:
     """The start of a text as one query, cut between words."""
     line = " ".join(text.split())
-    return line if len(line) <= MAX_QUERY_CHARS else line[: MAX_QUERY_CHARS + 1].rpartition(" ")[0][:MAX_QUERY_CHARS]
+    return line if len(line) <= max_chars else line[: max_chars + 1].rpartition(" ")[0][:max_chars] or line[:max_chars]
 
 
 def _search_settings(request: SearchArguments) -> AdvancedSearchSettings | None:
@@ -203,43 +209,51 @@ def _search_settings(request: SearchArguments) -> AdvancedSearchSettings | None:
 
 
 def _search_reply(answer: SearchResponse) -> CallToolResult:
-    texts = shared_out([page.excerpts for page in answer.results], MAX_TEXT_CHARS)
-    pages = [
-        _web_page(number, page, excerpts)
-        for number, (page, excerpts) in enumerate(zip(answer.results, texts, strict=True), start=1)
-    ]
+    return fitted(lambda budget: _search_reply_within(answer, budget), MAX_TEXT_CHARS)
+
+
+def _search_reply_within(answer: SearchResponse, budget: int) -> CallToolResult:
+    found = answer.results[:MAX_PAGES]
+    texts = shared_out([page.excerpts[:MAX_EXCERPTS] for page in found], budget)
+    pages = [_web_page(number, *page) for number, page in enumerate(zip(found, texts, strict=True), start=1)]
     structured = SearchOutput(
-        search_id=answer.search_id,
-        session_id=answer.session_id,
+        search_id=identifier(answer.search_id),
+        session_id=identifier(answer.session_id, MAX_SESSION_ID_CHARS),
         result_count=len(pages),
         next="extract reads pages in full; create_task researches deeper."
         if pages
         else "search with other words, or create_task for deeper research.",
         untrusted=FoundPages(results=pages, warnings=_messages(answer.warnings)),
     )
-    found = _count(len(pages), "result") if pages else "No results"
-    summary = f"{found} (search {one_line(answer.search_id, 80)}, session_id {one_line(answer.session_id, 200)})."
+    heading = _count(len(pages), "result") if pages else "No results"
+    summary = f"{heading} (search {structured.search_id}, session_id {structured.session_id})."
     content = [*(_block(page) for page in pages), *_warning_lines(answer.warnings)]
-    return reply("\n".join([summary, *_marked_blocks(content), f"Next: {structured.next}"]), structured)
+    text = "\n".join([summary, *_marked_blocks(content), f"Next: {structured.next}"])
+    return reply(text, structured, confidentiality="public")
 
 
 def _extract_reply(answer: ExtractResponse) -> CallToolResult:
-    texts = shared_out([[page.full_content, *page.excerpts] for page in answer.results], MAX_TEXT_CHARS)
+    return fitted(lambda budget: _extract_reply_within(answer, budget), MAX_TEXT_CHARS)
+
+
+def _extract_reply_within(answer: ExtractResponse, budget: int) -> CallToolResult:
+    read = answer.results[:MAX_PAGES]
+    texts = shared_out([[page.full_content, *page.excerpts[:MAX_EXCERPTS]] for page in read], budget)
     pages = [
         _web_page(number, page, shares[1:], full_content=shares[0])
-        for number, (page, shares) in enumerate(zip(answer.results, texts, strict=True), start=1)
+        for number, (page, shares) in enumerate(zip(read, texts, strict=True), start=1)
     ]
     unread = [
         UnreadPage(
-            url=failure.url[:2_000],
+            url=first_bytes(failure.url, MAX_URL_BYTES),
             error_type=one_line(failure.error_type, 80),
             http_status_code=failure.http_status_code,
         )
-        for failure in answer.errors[:MAX_URLS]
+        for failure in answer.errors[: max(0, MAX_PAGES - len(read))]
     ]
     structured = ExtractOutput(
-        extract_id=answer.extract_id,
-        session_id=answer.session_id,
+        extract_id=identifier(answer.extract_id),
+        session_id=identifier(answer.session_id, MAX_SESSION_ID_CHARS),
         read_count=len(pages),
         failed_count=len(unread),
         next="extract with an objective gives the passages that matter; create_task researches deeper."
@@ -249,12 +263,13 @@ def _extract_reply(answer: ExtractResponse) -> CallToolResult:
     )
     summary = (
         f"{_count(len(pages), 'page')} read, {len(unread)} failed "
-        f"(extract {one_line(answer.extract_id, 80)}, session_id {one_line(answer.session_id, 200)})."
+        f"(extract {structured.extract_id}, session_id {structured.session_id})."
     )
     failures = "\n".join(_failure_line(failure) for failure in unread)
     content = [*(_block(page) for page in pages), *([f"Not read:\n{failures}"] if unread else [])]
     content += _warning_lines(answer.warnings)
-    return reply("\n".join([summary, *_marked_blocks(content), f"Next: {structured.next}"]), structured)
+    text = "\n".join([summary, *_marked_blocks(content), f"Next: {structured.next}"])
+    return reply(text, structured, confidentiality="public")
 
 
 def _count(number: int, noun: str) -> str:
@@ -264,8 +279,8 @@ def _count(number: int, noun: str) -> str:
 def _web_page(number: int, page: SearchResult, excerpts: list[str], *, full_content: str = "") -> WebPage:
     return WebPage(
         number=number,
-        url=page.url[:2_000],
-        title=page.title[:300],
+        url=first_bytes(page.url, MAX_URL_BYTES),
+        title=first_bytes(page.title, MAX_TITLE_BYTES),
         publish_date=page.publish_date[:40] or None,
         excerpts=excerpts,
         full_content=full_content or None,
@@ -277,7 +292,7 @@ def _block(page: WebPage) -> str:
     date = f" ({one_line(page.publish_date, 20)})" if page.publish_date else ""
     heading = f"### {page.number}. {one_line(page.title, 200) or 'Untitled'}{date}"
     texts = [page.full_content, *page.excerpts] if page.full_content else page.excerpts
-    return "\n".join([heading, one_line(page.url, 1_000), *(clean(text).strip() for text in texts)])
+    return "\n".join([heading, one_line(page.url, MAX_URL_BYTES), *(clean(text).strip() for text in texts)])
 
 
 def _failure_line(failure: UnreadPage) -> str:
@@ -290,7 +305,8 @@ def _marked_blocks(blocks: list[str]) -> list[str]:
 
 
 def _messages(warnings: list[ApiWarning]) -> list[str] | None:
-    return [one_line(warning.message, 300) for warning in warnings[:MAX_WARNINGS]] or None
+    messages = [one_line(warning.message, 300) for warning in warnings[:MAX_WARNINGS]]
+    return as_many_as_fit(messages, MAX_WARNING_BYTES) or None
 
 
 def _warning_lines(warnings: list[ApiWarning]) -> list[str]:

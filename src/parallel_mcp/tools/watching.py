@@ -12,6 +12,7 @@ from mcp.types import CallToolResult
 from pydantic import Field
 
 from parallel_mcp.errors import InvalidArguments, UpstreamUnavailable
+from parallel_mcp.render.budget import as_many_as_fit
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.group_cursor import event_id_in
 from parallel_mcp.tasks.handles import handle_kind
@@ -34,6 +35,7 @@ from parallel_mcp.tools.waiting import allowed_wait_s
 
 MAX_MESSAGES = 100
 MAX_MESSAGE_CHARS = 240
+MAX_MESSAGE_BYTES = 40_000
 LAST_LOOK_S = 0.9
 
 
@@ -209,7 +211,8 @@ def _remark(last: Snapshot) -> str | None:
 
 
 def _shown(messages: Sequence[Message]) -> list[str]:
-    return [one_line(message.text, MAX_MESSAGE_CHARS) for message in messages[-MAX_MESSAGES:]]
+    newest_first = [one_line(message.text, MAX_MESSAGE_CHARS) for message in reversed(messages[-MAX_MESSAGES:])]
+    return as_many_as_fit(newest_first, MAX_MESSAGE_BYTES)[::-1]
 
 
 def _watched_text(output: WatchProgressOutput, messages: Sequence[Message]) -> str:

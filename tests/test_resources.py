@@ -1,0 +1,215 @@
+"""Results as resources: the same as through tools, for people who attach them and clients that read them."""
+
+import json
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client, MCPError
+from mcp.types import TextResourceContents
+
+from parallel_mcp.render.untrusted import MARK
+from parallel_mcp.settings import load_settings
+from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
+from tests.conftest import Upstream
+from tests.connecting import (
+    KEY,
+    LEGACY,
+    MODERN,
+    Transport,
+    connected,
+    create,
+    http_client,
+    serving_http,
+    structured,
+    text_of,
+)
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "cost": {"type": "number", "description": "Cost in dollars"},
+        "drivers": {"type": "array", "items": {"type": "string"}, "description": "What drives it"},
+    },
+    "required": ["cost", "drivers"],
+    "additionalProperties": False,
+}
+
+
+async def read(client: Client, uri: str) -> TextResourceContents:
+    """The one content of a resource."""
+    (content,) = (await client.read_resource(uri)).contents
+    assert isinstance(content, TextResourceContents)
+    return content
+
+
+async def finished(client: Client, story: str = "", **arguments: Any) -> str:
+    """A run that has completed."""
+    run_id = await create(client, f"latency=6 {story}", **arguments)
+    await client.call_tool("watch_progress", {"id": run_id})
+    return run_id
+
+
+async def pages_of(client: Client, run_id: str, **arguments: Any) -> AsyncGenerator[str]:
+    """The pages of a result, as its structured half gives them."""
+    cursor = ""
+    while True:
+        result = structured(await client.call_tool("get_result", {"id": run_id, "cursor": cursor, **arguments}))
+        yield result["untrusted"]["content"]
+        cursor = result.get("cursor", "")
+        if not cursor:
+            return
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+@pytest.mark.parametrize("transport", ["stdio", "http"])
+async def test_report_is_the_joined_pages_and_result_is_exact(
+    upstream: Upstream, transport: Transport, mode: str
+) -> None:
+    """Whoever reads the resource needs no other call."""
+    async with connected(transport, upstream.url, mode=mode) as client:
+        long = await finished(client, "size=200000")
+        exact = await finished(client, output_schema=SCHEMA)
+
+        report = await read(client, f"parallel://runs/{long}/report.md")
+        pages = [page async for page in pages_of(client, long)]
+        result = await read(client, f"parallel://runs/{exact}/result.json")
+        value = structured(await client.call_tool("get_result", {"id": exact}))["untrusted"]["output"]
+
+    heading, _, rest = report.text.partition("\n")
+    assert long in heading
+    assert len(pages) > 5
+    assert rest == f"<{MARK}>\n{''.join(pages)}\n</{MARK}>\n"
+    assert report.mime_type == "text/markdown"
+    assert "## Sources" in rest
+    assert json.loads(result.text) == value
+    assert result.mime_type == "application/json"
+    for content in (report, result):
+        assert content.meta == {"ifc": {"integrity": "untrusted", "confidentiality": "private"}}
+
+
+async def test_result_names_its_resource_in_both_halves(client: Client) -> None:
+    """As text: clients of older revisions know no content block for it, and some break on one."""
+    run_id = await finished(client, "size=50000")
+
+    first = await client.call_tool("get_result", {"id": run_id})
+    as_json = await client.call_tool("get_result", {"id": run_id, "format": "json"})
+    uri = structured(first)["resource"]
+
+    assert uri == f"parallel://runs/{run_id}/report.md"
+    assert uri in text_of(first)
+    assert structured(as_json)["resource"] == f"parallel://runs/{run_id}/result.json"
+    assert [block.type for block in first.content] == ["text"]
+    assert structured(first)["untrusted"]["content"] in (await read(client, uri)).text
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_templates_are_listed(upstream: Upstream, mode: str) -> None:
+    """So that clients can offer them."""
+    async with connected("memory", upstream.url, mode=mode) as client:
+        templates = (await client.list_resource_templates()).resource_templates
+        resources = (await client.list_resources()).resources
+
+    assert [(template.uri_template, template.mime_type) for template in templates] == [
+        ("parallel://runs/{run_id}/report.md", "text/markdown"),
+        ("parallel://runs/{run_id}/result.json", "application/json"),
+    ]
+    assert all(template.title and template.description for template in templates)
+    assert resources == []
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_each_caller_reads_with_the_own_key_only(mode: str) -> None:
+    """Over HTTP one server serves many, and its own key is nobody's: the API accepts that of one caller here."""
+    simulator = Simulator(SimulatorConfig(speed=60, api_keys=frozenset({KEY, "the-operators-own-key"})))
+    with (
+        serving(simulator) as url,
+        serving_http(
+            load_settings({"base_url": url, "ledger": "memory", "api_key": "the-operators-own-key"})
+        ) as address,
+    ):
+        async with http_client(address, KEY, mode=mode) as owner, http_client(address, "other", mode=mode) as other:
+            uri = f"parallel://runs/{await finished(owner)}/report.md"
+            read_before = len(simulator.requests)
+
+            async def read_own() -> None:
+                assert MARK in (await read(owner, uri)).text
+
+            async def read_foreign() -> None:
+                with pytest.raises(MCPError, match="invalid_api_key"):
+                    await other.read_resource(uri)
+
+            async with anyio.create_task_group() as reading:
+                for _ in range(10):
+                    reading.start_soon(read_own)
+                    reading.start_soon(read_foreign)
+
+    keys = [request.headers["x-api-key"] for request in simulator.requests[read_before:]]
+    assert sorted(keys) == [KEY] * 10 + ["other"] * 10
+
+
+@pytest.mark.parametrize(
+    ("uri", "code", "said"),
+    [
+        ("parallel://runs/trun_nobody/report.md", -32602, "not_found"),
+        ("parallel://runs/tgrp_1/report.md", -32602, "names a group"),
+        ("parallel://runs/..%2F..%2Fsecrets/report.md", -32602, "not a handle"),
+        ("parallel://runs/trun_1/other", -32602, "Unknown resource"),
+        ("file:///etc/passwd", -32602, "Unknown resource"),
+    ],
+)
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_unknown_resource_is_refused_with_the_reason(
+    upstream: Upstream, mode: str, uri: str, code: int, said: str
+) -> None:
+    """Nothing is guessed, and nothing but runs can be reached."""
+    async with connected("memory", upstream.url, mode=mode) as client:
+        with pytest.raises(MCPError) as refusal:
+            await client.read_resource(uri)
+
+    assert refusal.value.error.code == code
+    assert said in refusal.value.error.message
+
+
+async def test_run_without_a_result_says_why(client: Client) -> None:
+    """A reader is told whether to wait."""
+    active, failed = await create(client, "never"), await finished(client, "fails")
+
+    with pytest.raises(MCPError) as too_early:
+        await client.read_resource(f"parallel://runs/{active}/report.md")
+    with pytest.raises(MCPError) as in_vain:
+        await client.read_resource(f"parallel://runs/{failed}/result.json")
+
+    assert too_early.value.error.code == in_vain.value.error.code == -32603
+    assert "run_still_active" in too_early.value.error.message
+    assert "run_failed" in in_vain.value.error.message
+    assert f"<{MARK}>" in in_vain.value.error.message
+
+
+async def test_missing_key_is_explained(upstream: Upstream) -> None:
+    """As it is for tools."""
+    async with connected("memory", upstream.url, key="") as client:
+        with pytest.raises(MCPError, match="PARALLEL_API_KEY"):
+            await client.read_resource("parallel://runs/trun_1/report.md")
+
+
+async def test_report_too_large_for_the_connection_is_offered_in_pages(upstream: Upstream) -> None:
+    """Clients of older revisions drop the connection over an answer of more than a megabyte."""
+    async with connected("http", upstream.url, mode=LEGACY) as client:
+        run_id = await finished(client, "size=1200000")
+        with pytest.raises(MCPError, match="get_result") as refusal:
+            await client.read_resource(f"parallel://runs/{run_id}/report.md")
+        page = structured(await client.call_tool("get_result", {"id": run_id}))
+
+    assert refusal.value.error.code == -32602
+    assert page["page"]["total"] > 1_100_000
+
+
+async def test_large_report_is_whole_where_the_connection_takes_it(upstream: Upstream) -> None:
+    """The present revision answers plainly, without a limit."""
+    async with connected("http", upstream.url) as client:
+        run_id = await finished(client, "size=1200000")
+        report = await read(client, f"parallel://runs/{run_id}/report.md")
+
+    assert len(report.text.encode()) > 1_200_000
