@@ -25,7 +25,8 @@ FREE_USD = 1e-9  # sums of prices in binary fractions: a billionth of a dollar i
 class Intent:
     """A create about to be sent: a run, or the rows of a group.
 
-    `runs` is what it counts for among the active ones: a group counts as one, see `tasks.group_creating`. `owner` is a keyed hash of the API key, never the key. `lasts_s` is how long it counts as active at most.
+    `owner` is a keyed hash of the API key, never the key. `lasts_s` is how long it counts as active at most, and `runs`
+    as how many active runs: a group counts as one.
     """
 
     owner: str
