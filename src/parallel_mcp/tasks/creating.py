@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 FINISH_S = 15.0  # how long a create on its way may take when the server is being stopped
 OTHER_PROCESS_S = 20.0  # how long to wait for a create that another process has on its way
 LONGEST_CREATE_S = 60.0  # after that, the process that had it on its way must have died
-READ_BACK_S = (1.0, 2.0, 4.0, 8.0, 15.0)
 SETTLE_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0)
 READ_BACK_TIMEOUT_S = 15.0
 NOTE_S = 0.3
@@ -370,7 +369,7 @@ class Creator:
 
     async def _read_back(self, api: ParallelApi, group_id: str) -> str:
         """The run that a lost answer was about, if it appears in its group; a group may take a while to show it."""
-        for pause_s in READ_BACK_S:
+        for pause_s in api.read_back_s:
             await anyio.sleep(pause_s)
             if run_id := await _run_in_group(api, group_id):
                 return run_id

@@ -30,7 +30,7 @@ from parallel_mcp.errors import (
     UpstreamError,
 )
 from parallel_mcp.ledger import SAME_REQUEST_S, Entry, EntryState, Intent, Known, Limits, New
-from parallel_mcp.tasks.creating import ACTIVE_FACTOR, LONGEST_CREATE_S, NOTHING_NEW, READ_BACK_S, Creator, Outcome
+from parallel_mcp.tasks.creating import ACTIVE_FACTOR, LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome
 from parallel_mcp.tasks.group_rows import Held, held_by, numbered
 from parallel_mcp.tasks.processors import Processor, processor_named
 from parallel_mcp.tasks.rows import ROW_LABEL, RowInput, in_words
@@ -364,7 +364,8 @@ class GroupCreating:
 
     async def _look_again(self, group_id: str, failed: Sequence[_Batch]) -> None:
         """Ask the group which rows it has after all. Those whose answer was lost may take a while to appear."""
-        for pause_s in READ_BACK_S if any(batch.lost for batch in failed) else (0.0,) * bool(failed):
+        pauses_s = self.api.read_back_s if any(batch.lost for batch in failed) else (0.0,)
+        for pause_s in pauses_s if failed else ():
             await anyio.sleep(pause_s)
             try:
                 with anyio.move_on_after(READ_BACK_TIMEOUT_S):

@@ -2,8 +2,9 @@
 
 from parallel_mcp.settings import Settings
 from parallel_mcp.tools.definition import ToolDefinition
+from parallel_mcp.tools.get_result import get_result
 from parallel_mcp.tools.groups import CreateTaskGroupArguments, CreateTaskGroupOutput, create_task_group
-from parallel_mcp.tools.results import GetResultArguments, GetResultOutput, get_result
+from parallel_mcp.tools.results import GetResultArguments, GetResultOutput
 from parallel_mcp.tools.run_task import RunTaskArguments, RunTaskOutput, run_task
 from parallel_mcp.tools.search import ExtractArguments, ExtractOutput, SearchArguments, SearchOutput, extract, search
 from parallel_mcp.tools.status import GetStatusArguments, GetStatusOutput, get_status

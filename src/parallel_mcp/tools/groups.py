@@ -180,7 +180,7 @@ def _headline(made: CreateTaskGroupOutput) -> str:
     if made.deduplicated:
         return f"An equal earlier call made {group}, which lacks some of the {made.rows:,} rows. Nothing was sent now."
     already = made.rows - made.rows_created
-    there = f"; {already:,} were there already" if made.status == "started" and already else ""
+    there = f"; the other {already:,} were there already" if made.status == "started" and already else ""
     return (
         f"Started {made.rows_created:,} of {made.rows:,} rows in {group} for ${made.price_usd:.3f}{there}. "
         f"A row usually takes {made.usual_duration}."
