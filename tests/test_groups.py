@@ -119,7 +119,7 @@ async def test_twelve_hundred_rows_are_sent_in_two_requests(upstream: Upstream) 
     assert made["next"] == f'watch_progress(id="{made["group_id"]}")'
     sent = sent_rows(upstream)
     assert [len(batch) for batch in sent] == [1_000, 200]
-    assert dict(sum(sent, [])) == numbered(rows)
+    assert dict(row for batch in sent for row in batch) == numbered(rows)
     posts = [request for request in upstream.simulator.requests if re.fullmatch(RUNS, request.path)]
     assert [request.query for request in posts] == ["refresh_status=false", "refresh_status=true"]
     first = json.loads(posts[0].body)
@@ -259,7 +259,7 @@ async def test_equal_call_gives_the_group_and_sends_nothing(upstream: Upstream) 
 
 async def test_key_gives_the_same_group_after_a_restart_and_no_other(upstream: Upstream, tmp_path: Path) -> None:
     """Also when it has ended."""
-    settings = {"ledger": str(tmp_path / "ledger.sqlite3")}
+    settings: dict[str, Any] = {"ledger": str(tmp_path / "ledger.sqlite3")}
     call = group_of(4, idempotency_key="table-1", metadata={"sim": "latency=1"})
     async with connected("memory", upstream.url, **settings) as client:
         first = await create_group(client, **call)

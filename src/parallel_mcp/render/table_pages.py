@@ -173,9 +173,8 @@ def _piece(collected: Collected, line: str, order: Order, offset: int, max_chars
         size //= 2
     end = offset + size
     is_row = order != HEADER
-    ends_row = end == len(line)
-    whole = collected.before + is_row
-    after = Position(order) if ends_row else Position(order, end)
+    is_last = end == len(line)
+    whole = collected.before + (is_row and is_last)
     return TablePage(
         text=line[offset:end],
         rows=(),
@@ -183,7 +182,7 @@ def _piece(collected: Collected, line: str, order: Order, offset: int, max_chars
         start=collected.before,
         end=whole,
         total=collected.total,
-        next_position=None if ends_row and whole == collected.total else after,
+        next_position=None if is_last and whole == collected.total else Position(order, 0 if is_last else end),
         part=f"characters {offset:,} to {end:,} of {len(line):,} of {f'row {order[0]}' if is_row else 'the header'}",
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import anyio
 from pydantic import JsonValue
@@ -42,6 +43,9 @@ from parallel_mcp.tools.results import (
 from parallel_mcp.tools.status import group_status, next_for_group, run_error
 from parallel_mcp.tools.waiting import allowed_wait_s
 from parallel_mcp.tools.watching import LAST_LOOK_S, watch_group
+
+if TYPE_CHECKING:
+    from parallel_mcp.api.client import ParallelApi
 
 MAX_DOUBTS = 30
 MAX_COLUMNS_NAMED = 60
@@ -82,15 +86,15 @@ async def group_result(request: GetResultArguments, call: Call) -> ResultAnswer:
     raise UpstreamUnavailable("The rows of the group could not be read in time")
 
 
-async def group_csv(group_id: str, call: Call) -> str:
-    """The whole table as CSV, exact; see `render.tables`. Everything is held in memory.
+async def group_csv(api: ParallelApi, group_id: str) -> str:
+    """The whole table as CSV, exact, with the rows as they stand; see `render.tables`. All of it is held in memory.
 
     Raises:
         UpstreamError: The group could not be read.
     """
     names = _Names()
     placed: list[PlacedRow] = []
-    async with aclosing(rows_of_group(call.api, group_id, with_output=True)) as rows:
+    async with aclosing(rows_of_group(api, group_id, with_output=True)) as rows:
         async for row in rows:
             names.add(row)
             placed.append(_placed(row, ()))
