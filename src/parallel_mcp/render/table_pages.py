@@ -13,7 +13,7 @@ import re
 import struct
 from bisect import insort
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from pydantic import JsonValue
@@ -70,7 +70,7 @@ class Collected:
         self.total = 0
         self._start = start
         self._room_chars = room_chars
-        self._width = _width_of(fmt)
+        self._is_cut = fmt == "markdown"
         self._held_chars = 0
         self._widths: dict[Order, int] = {}
 
@@ -82,9 +82,9 @@ class Collected:
             return
         if self._held_chars >= self._room_chars and order > self.rows[-1].order:
             return
-        row = placed()
+        row = _with_short_cells(placed()) if self._is_cut else placed()
         insort(self.rows, row, key=lambda one: one.order)
-        self._widths[order] = self._width(row.row)
+        self._widths[order] = _width(row.row)
         self._held_chars += self._widths[order]
         while len(self.rows) > 1 and self._held_chars - self._widths[self.rows[-1].order] >= self._room_chars:
             self._held_chars -= self._widths.pop(self.rows.pop().order)
@@ -158,12 +158,12 @@ def table_page(collected: Collected, columns: Columns, fmt: TableFormat, max_cha
 def _lines(
     collected: Collected, columns: Columns, fmt: TableFormat, start: Position
 ) -> Generator[tuple[Order, str, PlacedRow | None, Cells]]:
-    """The lines behind a position: where each stands, itself, its row and its record."""
+    """The lines behind a position: where each stands, itself, its row and its cells."""
     if fmt == "csv" and (start.order < HEADER or (start.order == HEADER and start.offset)):
         yield HEADER, csv_line(list[JsonValue](columns.names)), None, {}
     for placed in collected.rows:
         cells = columns.cells(placed.row)
-        yield placed.order, _line(cells, fmt), placed, _record(cells, fmt)
+        yield placed.order, _line(cells, fmt), placed, cells
 
 
 def _piece(collected: Collected, line: str, order: Order, offset: int, max_chars: int) -> TablePage:
@@ -197,11 +197,15 @@ def _line(cells: Cells, fmt: TableFormat) -> str:
             return markdown_line(cells.values())
 
 
-def _record(cells: Cells, fmt: TableFormat) -> Cells:
-    """A row for the structured half: exact, or beside Markdown as short as there. CSV has its text there."""
-    if fmt == "markdown":
-        return {name: short(cell) if isinstance(cell, str | list | dict) else cell for name, cell in cells.items()}
-    return cells
+def _with_short_cells(placed: PlacedRow) -> PlacedRow:
+    """A row as Markdown shows it: what is cut off need not be held."""
+    row = placed.row
+    inputs, outputs = ({name: _cut(value) for name, value in cells.items()} for cells in (row.inputs, row.outputs))
+    return replace(placed, row=replace(row, inputs=inputs, outputs=outputs, error=short(row.error)))
+
+
+def _cut(value: JsonValue) -> JsonValue:
+    return short(value) if isinstance(value, str | list | dict) else value
 
 
 def _joined(lines: Sequence[str], header: str, fmt: TableFormat) -> str:
@@ -214,15 +218,10 @@ def _joined(lines: Sequence[str], header: str, fmt: TableFormat) -> str:
             return "\n".join([header, *lines])
 
 
-def _width_of(fmt: TableFormat) -> Callable[[TableRow], int]:
+def _width(row: TableRow) -> int:
     """At least so many characters has the line of a row, whatever its columns are called."""
-    text = short if fmt == "markdown" else cell_text
-
-    def width(row: TableRow) -> int:
-        values = (*row.inputs.values(), *row.outputs.values())
-        return len(row.run_id) + len(row.status) + sum(len(text(value)) for value in values)
-
-    return width
+    values = (*row.inputs.values(), *row.outputs.values(), row.status, row.error, row.run_id)
+    return sum(len(cell_text(value)) for value in values)
 
 
 def _wire_bytes(value: object) -> int:

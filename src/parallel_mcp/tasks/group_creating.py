@@ -38,8 +38,7 @@ from parallel_mcp.tasks.rows import ROW_LABEL, RowInput, in_words
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
 
-BATCH = 1_000  # the most that the API takes in one request
-AT_ONCE = 4
+BATCH = 1_000  # the most that the API takes in one request; so at most four are sent at once, and the last one alone
 READ_BACK_TIMEOUT_S = 30.0
 
 logger = logging.getLogger(__name__)
@@ -327,26 +326,16 @@ class GroupCreating:
         parts = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
         batches = [_Batch({number: rows[number] for number in part}) for part in parts]
         for wave in (batches[:-1], batches[-1:]):
-            await self._send_at_once(group_id, wave, refresh_status=wave[-1:] == batches[-1:])
+            async with anyio.create_task_group() as sending:
+                for batch in wave:
+                    sending.start_soon(self._send, group_id, batch, batch is batches[-1])
             await self._look_again(group_id, [batch for batch in wave if batch.error])
             if any(batch.error for batch in wave):
                 break
         group = _filled(group_id, batches)
         return Outcome(group, group_id, *await self._charged(entry_id, group))
 
-    async def _send_at_once(self, group_id: str, wave: Sequence[_Batch], *, refresh_status: bool) -> None:
-        free = anyio.CapacityLimiter(AT_ONCE)
-
-        async def send(batch: _Batch) -> None:
-            async with free:
-                if not any(other.error for other in wave):
-                    await self._send(group_id, batch, refresh_status=refresh_status)
-
-        async with anyio.create_task_group() as sending:
-            for batch in wave:
-                sending.start_soon(send, batch)
-
-    async def _send(self, group_id: str, batch: _Batch, *, refresh_status: bool) -> None:
+    async def _send(self, group_id: str, batch: _Batch, refresh_status: bool) -> None:
         inputs = [self.order.run(number, value) for number, value in batch.rows.items()]
         try:
             added = await self.api.add_runs(
