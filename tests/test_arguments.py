@@ -139,7 +139,18 @@ async def test_text_that_looks_like_json_stays_text(upstream: Upstream, client: 
         ("create_task", {"input": "x" * 24_990}, "the limit is 25,000"),
         ("create_task", {"input": "x", "idempotency_key": "a b"}, "at most 64 letters"),
         ("create_task", {"input": "x", "output_schema": "company name"}, "`output_schema` is an object"),
-        ("watch_progress", {"id": "tgrp_1"}, "takes the handle of a run"),
+        ("create_task", {"input": "x", "previous_interaction_id": "tgrp_1"}, "takes the handle of a run"),
+        ("watch_progress", {"id": "findall_1"}, "FindAll"),
+        ("create_task_group", {}, "exactly one of `rows` (objects), `inputs` (texts) and `csv`"),
+        ("create_task_group", {"inputs": ["a"], "csv": "a\nb"}, "exactly one of"),
+        ("create_task_group", {"inputs": ["a", " "]}, "Row 2 of `inputs` is empty"),
+        ("create_task_group", {"rows": [{}]}, "Row 1 of `rows` is empty"),
+        ("create_task_group", {"inputs": ["a"] * 5_001}, "at most 5,000"),
+        ("create_task_group", {"inputs": ["a", "x" * 24_990]}, "Row 2: "),
+        ("create_task_group", {"inputs": ["a"], "metadata": {"row": "1"}}, "the number of each row"),
+        ("create_task_group", {"inputs": ["a"], "processor": "mega"}, "lite, lite-fast"),
+        ("create_task_group", {"inputs": ["a"], "group_id": "trun_1"}, "`group_id` is the handle of a group"),
+        ("create_task_group", {"csv": "a,b\n1,2\n3"}, "Line 3 of `csv` has 1 cells, and the header 2"),
         ("get_status", {"ids": ["findall_1"]}, "FindAll"),
     ],
 )
@@ -156,4 +167,4 @@ async def test_argument_that_does_not_fit_is_named_with_what_is_accepted(
 
 async def test_unknown_tool_is_answered_with_the_known_ones(client: Client) -> None:
     """Models mix up servers."""
-    assert "create_task, run_task, get_status" in await failure(client, "deep_research", {})
+    assert "create_task, run_task, create_task_group, get_status" in await failure(client, "deep_research", {})

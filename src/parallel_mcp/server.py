@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 INSTRUCTIONS = """\
 Web research through Parallel (unofficial server). Which tool: search for quick facts; extract to read given pages; \
-create_task for research that needs many sources or structured fields.
+create_task for research that needs many sources or structured fields; create_task_group for the same over many rows.
 A task runs from seconds to two hours. create_task returns a run_id at once; call watch_progress with it until \
 result_ready (each call waits 45 s or more; repeat it), then get_result. Keep run_ids: they stay valid, and get_status \
 without ids lists recent ones. Never create a task again because a call timed out: look with get_status first.

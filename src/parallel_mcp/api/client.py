@@ -57,6 +57,7 @@ class ParallelApi:
         self._connections = connections
         self._key = key.get_secret_value()
         self._timeouts = connections.timeouts
+        self.read_back_s = connections.timeouts.read_back_s
 
     # ---- search and extract
 

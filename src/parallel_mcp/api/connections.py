@@ -26,7 +26,10 @@ _KEPT_ALIVE: dict[Pool, int] = {"calls": 10, "creates": 0, "streams": 0}
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Time-outs in seconds for each kind of request, from its start to the end of its answer."""
+    """Time-outs in seconds for each kind of request, from its start to the end of its answer.
+
+    `read_back_s`: the pauses before a group is asked, once more each time, for runs whose answer was lost.
+    """
 
     connect_s: float = 5.0
     write_s: float = 10.0
@@ -35,6 +38,7 @@ class Timeouts:
     extract_s: float = 50.0
     create_s: float = 30.0
     result_s: float = 15.0
+    read_back_s: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 15.0)
 
 
 @dataclass(frozen=True)

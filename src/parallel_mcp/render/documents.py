@@ -1,7 +1,5 @@
 """A task output -> one document to be read in pages, in the format the caller asked for."""
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -10,6 +8,7 @@ from pydantic import JsonValue
 
 from parallel_mcp.api.models import FieldBasis, TaskOutput
 from parallel_mcp.render.sources import Source, numbers_for, source_line, sources_of, with_excerpts
+from parallel_mcp.render.tables import csv_line
 from parallel_mcp.render.untrusted import one_line
 
 Format = Literal["markdown", "json", "csv"]
@@ -138,14 +137,4 @@ def _csv_of(content: JsonValue) -> str:
     rows = content if isinstance(content, list) else [content]
     records = [row if isinstance(row, Mapping) else {"output": row} for row in rows]
     columns = list(dict.fromkeys(name for record in records for name in record))
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(columns)
-    writer.writerows([_cell(record.get(column)) for column in columns] for record in records)
-    return text.getvalue()
-
-
-def _cell(value: JsonValue) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
+    return csv_line(columns) + "".join(csv_line(record.get(column) for column in columns) for record in records)

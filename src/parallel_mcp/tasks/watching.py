@@ -12,13 +12,12 @@ from parallel_mcp.api.models import TaskGroup, TaskRun
 from parallel_mcp.tasks.feeds import Feeds
 from parallel_mcp.tasks.group_cursor import event_id_in, group_cursor
 from parallel_mcp.tasks.group_feed import EndedRow, GroupFeed
+from parallel_mcp.tasks.rows import row_number
 from parallel_mcp.tasks.run_feed import RunFeed
 from parallel_mcp.tasks.trace import START, Cursor, Message, read_cursor
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
-
-ROW_LABEL = "row"  # the metadata of a run of a group that says which row it is
 
 
 @dataclass(frozen=True)
@@ -190,7 +189,7 @@ async def _group_snapshots(feed: GroupFeed, after: str, cursor: str, *, fits: bo
 
 def _row_message(row: EndedRow) -> Message:
     run = row.run
-    number = run.metadata.get(ROW_LABEL)
-    name = f"row {number} ({run.run_id})" if isinstance(number, str) and number.isascii() else run.run_id
+    number = row_number(run.metadata)
+    name = f"row {number} ({run.run_id})" if number else run.run_id
     reason = f": {run.error.message}" if run.error else ""
     return Message(run.status, run.modified_at, f"{name} {run.status}{reason}")

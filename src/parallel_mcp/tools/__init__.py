@@ -2,7 +2,9 @@
 
 from parallel_mcp.settings import Settings
 from parallel_mcp.tools.definition import ToolDefinition
-from parallel_mcp.tools.results import GetResultArguments, GetResultOutput, get_result
+from parallel_mcp.tools.get_result import get_result
+from parallel_mcp.tools.groups import CreateTaskGroupArguments, CreateTaskGroupOutput, create_task_group
+from parallel_mcp.tools.results import GetResultArguments, GetResultOutput
 from parallel_mcp.tools.run_task import RunTaskArguments, RunTaskOutput, run_task
 from parallel_mcp.tools.search import ExtractArguments, ExtractOutput, SearchArguments, SearchOutput, extract, search
 from parallel_mcp.tools.status import GetStatusArguments, GetStatusOutput, get_status
@@ -14,6 +16,9 @@ CORE_TOOLS = [
     ToolDefinition(extract, "Read web pages", ExtractArguments, ExtractOutput, reads_web=True),
     ToolDefinition(create_task, "Start a research task", CreateTaskArguments, CreateTaskOutput, creates=True),
     ToolDefinition(run_task, "Research and wait", RunTaskArguments, RunTaskOutput, creates=True),
+    ToolDefinition(
+        create_task_group, "Research many rows", CreateTaskGroupArguments, CreateTaskGroupOutput, creates=True
+    ),
     ToolDefinition(get_status, "See how runs stand", GetStatusArguments, GetStatusOutput),
     ToolDefinition(get_result, "Get a result", GetResultArguments, GetResultOutput, reads_web=True),
     ToolDefinition(watch_progress, "Wait for a run", WatchProgressArguments, WatchProgressOutput, reads_web=True),

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from parallel_mcp.settings import env_name
 from parallel_mcp.tasks.creating import is_dear
 from parallel_mcp.tools.call import App, Call, PriceApproval
+from parallel_mcp.tools.groups import CreateTaskGroupArguments, prepared_group
 from parallel_mcp.tools.tasks import TaskRequest, chosen_processor, intent_of, run_input
 
 MODERN_ERA = "2026-07-28"
@@ -27,26 +28,51 @@ class NotAsked(Approval):
     approve: bool = False
 
 
-async def ask_for_approval(request: TaskRequest, context: Context[App]) -> Approval | Elicit[Approval]:
+async def ask_for_approval(
+    request: TaskRequest | CreateTaskGroupArguments, context: Context[App]
+) -> Approval | Elicit[Approval]:
     """The question, if the price calls for one and the client can be asked; otherwise no approval.
 
     Asking a client that cannot answer would fail the whole call. A request that is invalid, or that an earlier create
     answers, is no matter for the user.
     """
-    call = Call(context.request_context.lifespan_context, context)
-    settings = call.settings
-    processor = chosen_processor(request, settings)
-    if not is_dear(processor.price_usd, settings) or not _can_be_asked(context):
+    if not _can_be_asked(context):
         return NotAsked()
-    intent = intent_of(request, run_input(request, processor).run, processor, call)
-    if not request.force_new and await call.app.creator.is_answered(call.api, intent):
+    call = Call(context.request_context.lifespan_context, context)
+    is_group = isinstance(request, CreateTaskGroupArguments)
+    dear = await (_dear_group(request, call) if is_group else _dear_run(request, call))
+    if dear is None:
         return NotAsked()
     return Elicit(
-        f"Start a research task with {processor.name} for ${processor.price_usd:.2f}? It is above the limit of "
-        f"${settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}) and usually takes "
-        f"{processor.usual_duration}. A started run cannot be cancelled.",
+        f"{dear}? It is above the limit of ${call.settings.max_usd_per_call:.2f} for one call "
+        f"({env_name('max_usd_per_call')}) and usually takes {chosen_processor(request, call.settings).usual_duration}"
+        f"{' a row' if is_group else ''}. A started run cannot be cancelled.",
         Approval,
     )
+
+
+async def _dear_run(request: TaskRequest, call: Call) -> str | None:
+    """What a task costs, if that is more than one call may."""
+    processor = chosen_processor(request, call.settings)
+    if not is_dear(processor.price_usd, call.settings):
+        return None
+    intent = intent_of(request, run_input(request, processor).run, processor, call)
+    if not request.force_new and await call.app.creator.is_answered(call.api, intent):
+        return None
+    return f"Start a research task with {processor.name} for ${processor.price_usd:.2f}"
+
+
+async def _dear_group(request: CreateTaskGroupArguments, call: Call) -> str | None:
+    """What the rows cost that an earlier call has not bought, if that is more than one call may."""
+    processor = chosen_processor(request, call.settings)
+    creating = prepared_group(request, call).creating
+    if not is_dear(len(creating.order.inputs) * processor.price_usd, call.settings):
+        return None
+    price_usd = await creating.price_usd()
+    rows = round(price_usd / processor.price_usd)
+    if not is_dear(price_usd, call.settings):
+        return None
+    return f"Start {rows:,} research tasks, one a row, with {processor.name} for ${price_usd:.2f} in all"
 
 
 def approval_of(answer: ElicitationResult[Approval]) -> PriceApproval:

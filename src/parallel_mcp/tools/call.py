@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from parallel_mcp.api.client import ParallelApi
     from parallel_mcp.api.connections import Connections, Timeouts
-    from parallel_mcp.api.models import TaskRun
+    from parallel_mcp.api.models import TaskGroup, TaskRun
 
 PriceApproval = Literal["not asked", "approved", "declined"]
 
@@ -113,6 +113,10 @@ class Call:
     async def note(self, run: TaskRun) -> None:
         """Let the ledger know if a run was seen to have ended."""
         await self.app.creator.note(self.owner, run)
+
+    async def note_group(self, group: TaskGroup) -> None:
+        """Let the ledger know if a group was seen to have ended."""
+        await self.app.creator.note_group(self.owner, group)
 
 
 def key_in(headers: Mapping[str, str]) -> SecretStr | None:

@@ -41,11 +41,11 @@ MAX_NEXT_CHARS = 300
 class GetResultArguments(Arguments):
     """Arguments of `get_result`."""
 
-    id: str = Field(description="Handle of the run (trun_…).")
+    id: str = Field(description="Handle of the run (trun_…) or group (tgrp_…).")
     wait_s: float = Field(
         default=0, ge=0, description="Seconds to wait for it if it is not ready; at most what this client allows."
     )
-    fields: list[str] = Field(default=[], description="Only these top-level fields of a JSON result.")
+    fields: list[str] = Field(default=[], description="Only these top-level fields of a JSON result, or columns.")
     citations: Citations = Field(
         default="brief", description="none; brief: a numbered list of sources; full: also excerpts and reasoning."
     )
@@ -89,10 +89,14 @@ class ResultContent(Output):
     evidence: list[FieldEvidence] | None = Field(default=None, description="What each field of a JSON result rests on.")
     check_these: list[str] | None = Field(default=None, description="Fields of low confidence or without a source.")
     outline: list[OutlinePart] | None = Field(default=None, description="If paged; a cursor leads to a part.")
+    columns: list[str] | None = Field(default=None, description="Of a group: the columns of the table.")
+    rows: list[dict[str, JsonValue]] | None = Field(
+        default=None, description="Of a group: this page of the table; exact with format json, else long cells cut."
+    )
 
 
 class PageInfo(Output):
-    """Which part of the whole this is, in characters."""
+    """Which part of the whole this is, in characters; of a group, in rows."""
 
     start: int
     end: int
@@ -106,10 +110,12 @@ class GetResultOutput(Output):
     status: str
     is_final: bool = Field(description="False: not ready yet, see `next`.")
     processor: str | None = None
+    counts: dict[str, int] | None = Field(default=None, description="Of a group: rows by status.")
     page: PageInfo | None = None
     cursor: str | None = Field(default=None, description="For the next page; absent on the last one.")
     link: str
     resource: str | None = Field(default=None, description="MCP resource of the whole.")
+    remark: str | None = None
     next: str | None = Field(default=None, description="The next call, if there is one to make.")
     untrusted: ResultContent | None = Field(
         default=None,
@@ -200,13 +206,7 @@ class _PagedResult:
             return "Nothing more: this is the whole result."
         if not page.next_cursor:
             return "Nothing more: this is the last page."
-        request = self._request
-        given = request.model_dump(exclude_defaults=True, exclude={"id", "cursor", "wait_s"})
-        call = next_call("get_result", id=request.id, **given, cursor=page.next_cursor)
-        # Names of fields are of the result's making, so only plain ones are repeated in words of ours.
-        if len(call) <= MAX_NEXT_CHARS and all(re.fullmatch(r"[\w-]{1,64}", name) for name in request.fields):
-            return call
-        return f'get_result with the same arguments and cursor="{page.next_cursor}"'
+        return next_page_call(self._request, page.next_cursor)
 
     # ---- the structured half
 
@@ -302,6 +302,16 @@ class _PagedResult:
         if self._request.format != "markdown" or page.next_cursor:
             return False
         return page.start <= self._paging.document.rfind("## Sources\n")
+
+
+def next_page_call(request: GetResultArguments, cursor: str) -> str:
+    """The call for the page behind a cursor."""
+    given = request.model_dump(exclude_defaults=True, exclude={"id", "cursor", "wait_s"})
+    call = next_call("get_result", id=request.id, **given, cursor=cursor)
+    # Names of fields are of the result's making, so only plain ones are repeated in words of ours.
+    if len(call) <= MAX_NEXT_CHARS and all(re.fullmatch(r"[\w-]{1,64}", name) for name in request.fields):
+        return call
+    return f'get_result with the same arguments and cursor="{cursor}"'
 
 
 def _cited(source: Source, *, with_excerpts: bool) -> CitedSource:

@@ -3,29 +3,14 @@
 from __future__ import annotations
 
 import anyio
-from mcp.types import CallToolResult
 
 from parallel_mcp.api.models import TaskRun, TaskRunResult
 from parallel_mcp.errors import NotFound, RunFailed, RunStillActive
-from parallel_mcp.tasks.handles import platform_link, run_handle
+from parallel_mcp.tasks.handles import platform_link
 from parallel_mcp.tools.call import Call
-from parallel_mcp.tools.reply import reply
 from parallel_mcp.tools.result_pages import GetResultArguments, GetResultOutput, ResultAnswer, page_of_result
 from parallel_mcp.tools.status import elapsed_s, next_for
-from parallel_mcp.tools.waiting import allowed_wait_s
 from parallel_mcp.tools.watching import LAST_LOOK_S, watch_run
-
-
-async def get_result(request: GetResultArguments, call: Call) -> CallToolResult:
-    """Get the result of a run with its numbered sources, page by page if it is long. Free, as often as needed.
-
-    If the run is still active you get its status and the next call instead. Cite sources by their numbers and
-    addresses; check the fields named under "Check these" before relying on them.
-    """
-    run_handle(request.id)
-    wait_s = allowed_wait_s(request.wait_s, call)
-    answer = await (result_within(wait_s, request, call) if wait_s else result_of(request, call))
-    return reply(answer.text, answer.structured)
 
 
 async def result_within(

@@ -33,7 +33,7 @@ def _worth_saying(key: str, value: Any) -> bool:
     if key in ("title", "minLength", "maxLength", "minItems", "maxItems"):
         return False
     return not (key == "default" and value in ("", 0, False, [], {})) and not (
-        key == "additionalProperties" and value is True
+        key == "additionalProperties" and value in (True, {})
     )
 
 

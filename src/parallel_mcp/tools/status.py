@@ -100,8 +100,9 @@ def _unknown_line(entry: Entry) -> StatusLine:
         is_active=False,
         processor=entry.processor,
         elapsed_s=round(entry.age_s),
-        link=PLATFORM_URL,
-        next="The answer to this create was lost, or is still awaited: do not repeat it before the user has looked.",
+        link=platform_link(entry.group_id) if entry.group_id else PLATFORM_URL,
+        next="The answer to this create was lost, or is still awaited: do not repeat it before the user has looked."
+        + (f" What has arrived: {next_call('get_status', ids=[entry.group_id])}" if entry.group_id else ""),
     )
 
 
@@ -132,7 +133,9 @@ async def _lines(handles: list[str], call: Call, *, may_all_fail: bool = False) 
 async def _line(handle: str, api: ParallelApi, call: Call) -> StatusLine:
     try:
         if handle_kind(handle) == "group":
-            return _group_line(await api.retrieve_group(handle))
+            group = await api.retrieve_group(handle)
+            await call.note_group(group)
+            return _group_line(group)
         run = await api.retrieve_run(handle)
         await call.note(run)
         return run_line(run)
@@ -179,7 +182,7 @@ def next_for_group(group: TaskGroup, *, cursor: str = "", timeout_s: float | Non
         return next_call("watch_progress", id=group.taskgroup_id, timeout_s=timeout_s, cursor=cursor)
     if not group.status.num_task_runs:
         return "The group has no runs."
-    return "get_result takes the run_ids of the group's runs."
+    return next_call("get_result", id=group.taskgroup_id)
 
 
 def run_error(run: TaskRun) -> str | None:

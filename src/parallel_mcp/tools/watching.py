@@ -129,6 +129,7 @@ async def watch_group(call: Call, group_id: str, *, wait_s: float, cursor: str =
             known = cursor if event_id_in(cursor, group_id) else ""
             group = await call.api.retrieve_group(group_id)
             last = GroupSnapshot(group=group, new_messages=(), cursor=known, cursor_fits=known == cursor)
+    await call.note_group(last.group)
     return Watched(last, messages)
 
 

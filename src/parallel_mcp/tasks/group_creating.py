@@ -1,0 +1,425 @@
+"""Creating the runs of a group so that no row is bought twice.
+
+As for a single run: look into the ledger, reserve the price of all rows, send each batch once, write the outcome down.
+Unlike single runs, those of a group can be counted afterwards: each is labelled with its row, and the group lists them.
+So whatever happens to an answer, the group is read back before anything is said of it, or added to it.
+
+A group counts as one of the active runs that are allowed: that limit is there to stop a caller who starts one thing
+after the other, and a group is one thing, whose size the budgets bound.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, cast
+
+import anyio
+
+from parallel_mcp.api.models import SourcePolicy, TaskRunInput, TaskSpec
+from parallel_mcp.errors import (
+    LedgerUnavailable,
+    OutcomeUnknown,
+    OverBudget,
+    ResearchError,
+    StillCreating,
+    UpstreamError,
+)
+from parallel_mcp.ledger import SAME_REQUEST_S, Entry, EntryState, Intent, Known, Limits, New
+from parallel_mcp.tasks.creating import ACTIVE_FACTOR, LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome
+from parallel_mcp.tasks.group_rows import Held, held_by, numbered
+from parallel_mcp.tasks.processors import Processor, processor_named
+from parallel_mcp.tasks.rows import ROW_LABEL, RowInput, in_words
+
+if TYPE_CHECKING:
+    from parallel_mcp.api.client import ParallelApi
+
+BATCH = 1_000  # the most that the API takes in one request; so at most four are sent at once, and the last one alone
+READ_BACK_TIMEOUT_S = 30.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GroupOrder:
+    """The rows to be researched, and what they have in common."""
+
+    owner: str
+    inputs: tuple[RowInput, ...]
+    spec: TaskSpec
+    processor: Processor
+    source_policy: SourcePolicy | None = None
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
+    idempotency_key: str = ""
+    title: str = ""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The same for equal orders, whichever group they are for."""
+        common = self._run("").body() | {"task_spec": self.spec.body(), "rows": self.inputs}
+        canonical = json.dumps(common, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    def run(self, number: int, value: RowInput) -> TaskRunInput:
+        """One row, labelled with its number. The spec is sent once for all."""
+        run = self._run(value)
+        return run.model_copy(update={"metadata": self.metadata | {ROW_LABEL: str(number)}})
+
+    def _run(self, value: RowInput) -> TaskRunInput:
+        return TaskRunInput(
+            processor=self.processor.name,
+            input=value,
+            metadata=self.metadata or None,
+            source_policy=self.source_policy,
+        )
+
+    def intent(self, rows: int, *, group_id: str = "") -> Intent:
+        """The intent to buy so many of the rows, in a new group or in that one."""
+        return Intent(
+            owner=self.owner,
+            fingerprint=f"{self.fingerprint}+{group_id}" if group_id else self.fingerprint,
+            idempotency_key="" if group_id else self.idempotency_key,
+            processor=self.processor.name,
+            price_usd=rows * self.processor.price_usd,
+            lasts_s=self.processor.slowest_s * ACTIVE_FACTOR,
+            title=self.title,
+        )
+
+
+@dataclass(frozen=True)
+class FilledGroup:
+    """What became of each row, by the numbers that the rows have in the group.
+
+    `created` were created by this call, `missing` surely were not; of `unknown` nobody can say. What is in none of the
+    three was in the group before. `failure` is why some were not created.
+    """
+
+    group_id: str
+    created: frozenset[int] = frozenset()
+    missing: frozenset[int] = frozenset()
+    unknown: frozenset[int] = frozenset()
+    failure: ResearchError | None = None
+    deduplicated: bool = False
+
+
+@dataclass
+class _Batch:
+    """Rows that are sent together, and which of them are known to be created, or lost with the answer."""
+
+    rows: dict[int, RowInput]
+    created: frozenset[int] = frozenset()
+    lost: frozenset[int] = frozenset()
+    error: ResearchError | None = None
+
+    def take_shown(self, shown: Collection[int]) -> None:
+        """Take note of the rows that the group shows."""
+        self.created |= frozenset(self.rows).intersection(shown)
+        self.lost -= self.created
+        if len(self.created) == len(self.rows):
+            self.error = None
+
+
+@dataclass(frozen=True)
+class GroupCreating:
+    """One call that creates a group, or adds to one."""
+
+    creator: Creator
+    api: ParallelApi
+    order: GroupOrder
+    group_id: str = ""
+    force_new: bool = False
+
+    async def price_usd(self) -> float:
+        """What `create` would buy now, in dollars: nothing if an earlier call answers it.
+
+        Raises:
+            ResearchError: As `create`.
+        """
+        if self.group_id:
+            return len(await self._lacking()) * self.order.processor.price_usd
+        intent = self.order.intent(len(self.order.inputs))
+        try:
+            await self._begun(intent, NOTHING_NEW)
+        except OverBudget:
+            return intent.price_usd
+        return 0
+
+    async def create(self, *, price_approved: bool = False) -> FilledGroup:
+        """Create the rows, or give the group that an equal call created; with a `group_id`, add what it lacks.
+
+        Equal is as for single runs. A group that lacks rows answers an equal call too, active or not; they are
+        created only in a call that names the group. Rows that the group shows are never created in it again;
+        `force_new` creates there those whose outcome is unknown. A caller who leaves does not abort a create.
+
+        Raises:
+            OverBudget, IdempotencyConflict, LedgerUnavailable: Before anything is sent.
+            StillCreating: Somebody else is filling the group, or it does not show yet what it was given; nothing
+                was sent.
+            OutcomeUnknown: The group lacks rows, and what was sent to it before may still appear; nothing was sent.
+            UpstreamError: None of the rows were created, or the group cannot be read.
+        """
+        if self.group_id:
+            return await self._add(price_approved=price_approved)
+        intent = self.order.intent(len(self.order.inputs))
+        limits = self.creator.limits(intent.price_usd, price_approved=price_approved)
+        begun = await self._begun(intent, limits)
+        if isinstance(begun, FilledGroup):
+            return begun
+        return await self.creator.send_once(begun.entry_id, partial(self._sent_to_new_group, begun.entry_id))
+
+    # ---- a new group
+
+    async def _begun(self, intent: Intent, limits: Limits) -> New | FilledGroup:
+        """A new intent, or the group of an earlier call.
+
+        Raises:
+            ResearchError: Neither; see `create`.
+        """
+        passed_over: frozenset[str] = frozenset()
+        while True:
+            match await self.creator.begun(intent, limits, passed_over):
+                case New() as new:
+                    return new
+                case Known(entry=entry, by_key=by_key):
+                    found = None if self.force_new and not by_key else await self._made_by(entry, by_key=by_key)
+                    if found is not None:
+                        return found
+                    passed_over |= {entry.entry_id}
+                case no:
+                    raise self.creator.refusal(no, intent, limits, self._what(len(self.order.inputs)))
+
+    async def _made_by(self, entry: Entry, *, by_key: bool) -> FilledGroup | None:
+        """The group of an earlier, equal call; None if it made none, or if that is complete and has ended."""
+        if made := self.creator.on_its_way(entry.entry_id):
+            return replace(cast("FilledGroup", await made()), created=frozenset(), deduplicated=True)
+        settled = await self.creator.settled_elsewhere(entry)
+        if settled is None or settled.state == "failed":
+            return None
+        if settled.state == "intent" and settled.age_s < LONGEST_CREATE_S:
+            raise StillCreating("An equal create is on its way in another process; nothing was sent now")
+        if not settled.group_id:  # the group is written down before the first row is sent
+            await self.creator.settle(settled.entry_id, "failed")
+            return None
+        found = await self._read_back(settled)
+        is_complete = not (found.missing or found.unknown)
+        if is_complete and not by_key and not await self._is_active(found.group_id):
+            return None
+        return found
+
+    async def _read_back(self, entry: Entry) -> FilledGroup:
+        """What the group of an earlier call holds of its rows; if it holds them all, nothing is open any more."""
+        group_id = entry.group_id
+        if entry.state == "created" and _rows_bought(entry) == len(self.order.inputs):
+            return FilledGroup(group_id, deduplicated=True)
+        still_open = await self._still_open(group_id)
+        held = await held_by(self.api, group_id)
+        lacking = frozenset(numbered(self.order.inputs, held))
+        if not lacking:
+            await self._close(still_open, group_id)
+        unknown = lacking if still_open or not await self._shows_all(group_id, held) else frozenset[int]()
+        return FilledGroup(group_id, missing=lacking - unknown, unknown=unknown, deduplicated=True)
+
+    async def _is_active(self, group_id: str) -> bool:
+        """Whether a group that is known to exist is active. One that cannot be read just now counts as active."""
+        try:
+            return (await self.api.retrieve_group(group_id)).status.is_active
+        except UpstreamError as error:
+            logger.info("A known group could not be read: %s", error)
+            return True
+
+    async def _sent_to_new_group(self, entry_id: str) -> Outcome[FilledGroup]:
+        group = await self.api.create_group({"mcp_op": entry_id})
+        await self.creator.ledger.attach_group(entry_id, group.taskgroup_id)
+        entry = await self.creator.ledger.entry(entry_id)
+        if entry is None or entry.state != "intent":  # this process slept so long that another took it for dead
+            raise StillCreating("Another process has taken this create over; nothing was sent by this one")
+        return await self._sent(entry_id, group.taskgroup_id, dict(enumerate(self.order.inputs, 1)))
+
+    # ---- a group that is there
+
+    async def _add(self, *, price_approved: bool) -> FilledGroup:
+        passed_over: frozenset[str] = frozenset()
+        while True:
+            rows = await self._lacking()
+            if not rows:
+                await self._close(await self._still_open(self.group_id), self.group_id)
+                return FilledGroup(self.group_id, deduplicated=True)
+            intent = self.order.intent(len(rows), group_id=self.group_id)
+            limits = self.creator.limits(intent.price_usd, price_approved=price_approved)
+            match await self.creator.begun(intent, limits, passed_over):
+                case New(entry_id=entry_id):
+                    return await self.creator.send_once(entry_id, partial(self._sent_to_group, entry_id, rows))
+                case Known(entry=entry):
+                    if made := self.creator.on_its_way(entry.entry_id):
+                        return replace(cast("FilledGroup", await made()), created=frozenset(), deduplicated=True)
+                    if entry.state == "intent" and entry.age_s < LONGEST_CREATE_S:
+                        raise StillCreating("An equal create is on its way in another process; nothing was sent now")
+                    passed_over |= {entry.entry_id}
+                case no:
+                    raise self.creator.refusal(no, intent, limits, self._what(len(rows)))
+
+    async def _sent_to_group(self, entry_id: str, rows: dict[int, RowInput]) -> Outcome[FilledGroup]:
+        """Look once more, now that others see that something is on its way to the group, and send."""
+        await self.creator.ledger.attach_group(entry_id, self.group_id)
+        if await self._lacking(but_for=entry_id) != rows:
+            raise StillCreating("The group has changed meanwhile; nothing was sent")
+        return await self._sent(entry_id, self.group_id, rows)
+
+    async def _lacking(self, *, but_for: str = "") -> dict[int, RowInput]:
+        """The rows that the group lacks, if that can be said for certain; `but_for` is the caller's own intent.
+
+        What is still open is looked up first: what is settled by then, the list shows.
+        """
+        if not but_for:
+            await self._wait_for_others()
+        still_open = [entry for entry in await self._still_open(self.group_id) if entry.entry_id != but_for]
+        rows = numbered(self.order.inputs, await self._held(self.group_id))
+        if rows and any(entry.state == "intent" and entry.age_s < LONGEST_CREATE_S for entry in still_open):
+            raise StillCreating("The group is just being added to; nothing was sent now")
+        if rows and still_open and not self.force_new:
+            raise OutcomeUnknown(
+                f"Rows {in_words(rows)} are not in the group, and the answer to an earlier create was lost: they may "
+                f"still appear there. Nothing was sent now. {SAME_REQUEST_S / 60:.0f} minutes after that create the "
+                "same call creates those that have not appeared; before, only with force_new=true"
+            )
+        return rows
+
+    async def _wait_for_others(self) -> None:
+        for entry in await self._still_open(self.group_id):
+            if made := self.creator.on_its_way(entry.entry_id):
+                try:
+                    await made()
+                except ResearchError as error:  # its caller is told
+                    logger.info("Another create into the group failed: %s", error)
+
+    async def _held(self, group_id: str) -> list[Held]:
+        """What a group holds.
+
+        Raises:
+            StillCreating: It shows less than it must.
+        """
+        held = await held_by(self.api, group_id)
+        if not await self._shows_all(group_id, held):
+            raise StillCreating("The group does not show all of its rows yet; nothing was sent now")
+        return held
+
+    async def _shows_all(self, group_id: str, held: Sequence[Held]) -> bool:
+        """Whether a list is as long as it must be: to trust one that lags behind would buy rows twice."""
+        group = await self.api.retrieve_group(group_id)
+        entries = await self.creator.ledger.of_group(self.order.owner, group_id)
+        bought = (_rows_bought(e) for e in entries if e.state == "created" and e.age_s < SAME_REQUEST_S)
+        return len(held) >= max(group.status.num_task_runs, sum(bought))
+
+    # ---- sending
+
+    async def _sent(self, entry_id: str, group_id: str, rows: dict[int, RowInput]) -> Outcome[FilledGroup]:
+        """Send the rows in batches, the last one alone, so that its answer counts all; stop at a failure that stays.
+
+        Raises:
+            ResearchError: None of them were created.
+        """
+        numbers = list(rows)
+        parts = [numbers[start : start + BATCH] for start in range(0, len(numbers), BATCH)]
+        batches = [_Batch({number: rows[number] for number in part}) for part in parts]
+        for wave in (batches[:-1], batches[-1:]):
+            async with anyio.create_task_group() as sending:
+                for batch in wave:
+                    sending.start_soon(self._send, group_id, batch, batch is batches[-1])
+            await self._look_again(group_id, [batch for batch in wave if batch.error])
+            if any(batch.error for batch in wave):
+                break
+        group = _filled(group_id, batches)
+        return Outcome(group, group_id, *await self._charged(entry_id, group))
+
+    async def _send(self, group_id: str, batch: _Batch, refresh_status: bool) -> None:
+        inputs = [self.order.run(number, value) for number, value in batch.rows.items()]
+        try:
+            added = await self.api.add_runs(
+                group_id, inputs, default_task_spec=self.order.spec, refresh_status=refresh_status
+            )
+            if len(added.run_ids) != len(inputs):
+                raise OutcomeUnknown(
+                    f"{len(inputs):,} rows were sent, and the answer names {len(added.run_ids):,} runs"
+                )
+            batch.created = frozenset(batch.rows)
+        except OutcomeUnknown as error:
+            batch.lost, batch.error = frozenset(batch.rows), error
+        except UpstreamError as error:
+            batch.error = error
+
+    async def _look_again(self, group_id: str, failed: Sequence[_Batch]) -> None:
+        """Ask the group which rows it has after all. Those whose answer was lost may take a while to appear."""
+        pauses_s = self.api.read_back_s if any(batch.lost for batch in failed) else (0.0,)
+        for pause_s in pauses_s if failed else ():
+            await anyio.sleep(pause_s)
+            try:
+                with anyio.move_on_after(READ_BACK_TIMEOUT_S):
+                    shown = {row.number for row in await held_by(self.api, group_id)}
+                    for batch in failed:
+                        batch.take_shown(shown)
+            except UpstreamError as error:
+                logger.info("A task group could not be read back: %s", error)
+            if not any(batch.lost for batch in failed):
+                return
+
+    async def _charged(self, entry_id: str, group: FilledGroup) -> tuple[EntryState, float | None]:
+        """How the create is settled: created rows are charged for good, unknown ones reserved for an hour.
+
+        If there are both, the unknown ones get an entry of their own, by which later calls see that they are open.
+        """
+        price_usd = self.order.processor.price_usd
+        if not group.unknown:
+            return "created", len(group.created) * price_usd
+        if not group.created:
+            return "unknown", len(group.unknown) * price_usd
+        intent = self.order.intent(len(group.unknown), group_id=group.group_id)
+        ledger = self.creator.ledger
+        try:
+            begun = await ledger.begin(replace(intent, fingerprint=f"{intent.fingerprint} {entry_id}"), Limits())
+            assert isinstance(begun, New)  # there are no limits, and nothing else is named after this entry
+            await ledger.attach_group(begun.entry_id, group.group_id)
+            await ledger.settle(begun.entry_id, "unknown", group.group_id)
+        except LedgerUnavailable:
+            return "unknown", None
+        return "created", len(group.created) * price_usd
+
+    # ---- the ledger
+
+    async def _still_open(self, group_id: str) -> list[Entry]:
+        """What was sent to a group within ten minutes without a known outcome; after that what it shows is all."""
+        entries = await self.creator.ledger.of_group(self.order.owner, group_id)
+        return [entry for entry in entries if entry.state != "created" and entry.age_s < SAME_REQUEST_S]
+
+    async def _close(self, entries: Iterable[Entry], group_id: str) -> None:
+        """What was open about these very rows is known now that the group shows them all."""
+        for entry in entries:
+            if entry.fingerprint.startswith(self.order.fingerprint) and not self.creator.on_its_way(entry.entry_id):
+                await self.creator.settle(entry.entry_id, "created", group_id)
+
+    def _what(self, rows: int) -> str:
+        return f"{self.order.processor.name} for {rows:,} rows"
+
+
+def _filled(group_id: str, batches: Sequence[_Batch]) -> FilledGroup:
+    """What became of the rows of all batches.
+
+    Raises:
+        ResearchError: None of them were created, and why.
+    """
+    rows = frozenset(number for batch in batches for number in batch.rows)
+    created = frozenset(number for batch in batches for number in batch.created)
+    lost = frozenset(number for batch in batches for number in batch.lost)
+    failure = next((batch.error for batch in batches if batch.error), None)
+    if failure is not None and not created and not lost:
+        raise failure
+    return FilledGroup(group_id, created, missing=rows - created - lost, unknown=lost, failure=failure)
+
+
+def _rows_bought(entry: Entry) -> int:
+    """How many rows an entry stands for, by what they cost."""
+    processor = processor_named(entry.processor)
+    return round(entry.price_usd / processor.price_usd) if processor else 0

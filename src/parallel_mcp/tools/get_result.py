@@ -1,0 +1,31 @@
+"""The result of whatever a handle names."""
+
+from __future__ import annotations
+
+from mcp.types import CallToolResult
+
+from parallel_mcp.errors import InvalidArguments
+from parallel_mcp.tasks.handles import handle_kind
+from parallel_mcp.tools.call import Call
+from parallel_mcp.tools.group_results import group_result, group_result_within
+from parallel_mcp.tools.reply import reply
+from parallel_mcp.tools.result_pages import GetResultArguments
+from parallel_mcp.tools.results import result_of, result_within
+from parallel_mcp.tools.waiting import allowed_wait_s
+
+
+async def get_result(request: GetResultArguments, call: Call) -> CallToolResult:
+    """Get the result of a run with its numbered sources, or the table of a group, page by page if long. Free.
+
+    If the run is still active you get its status and the next call instead; of a group, the rows as they stand. Cite
+    sources by their numbers and addresses; check the fields named under "Check these" before relying on them.
+    """
+    wait_s = allowed_wait_s(request.wait_s, call)
+    match handle_kind(request.id):
+        case "run":
+            answer = await (result_within(wait_s, request, call) if wait_s else result_of(request, call))
+        case "group":
+            answer = await (group_result_within(wait_s, request, call) if wait_s else group_result(request, call))
+        case "findall":
+            raise InvalidArguments("`id` names a FindAll run, which this server cannot read.")
+    return reply(answer.text, answer.structured)

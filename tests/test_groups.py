@@ -1,0 +1,512 @@
+"""Creating a group: every row is bought at most once, and what became of each is known or said to be unknown."""
+
+import csv
+import io
+import json
+import re
+import sqlite3
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from mcp import Client
+from mcp.types import ElicitRequestParams, ElicitResult
+
+from parallel_mcp.api.connections import Timeouts
+from parallel_mcp.server import build_server
+from parallel_mcp.settings import load_settings
+from parallel_mcp.simulator import Fault
+from tests.conftest import Upstream
+from tests.connecting import KEY, LEGACY, MODERN, connected, failure, structured, text_of
+from tests.faults import (
+    FaultyProxy,
+    ScriptedFault,
+    close_without_answer,
+    cut_body,
+    faulty,
+    late,
+    replace_body,
+    reset_after_accept,
+    respond,
+    respond_after_forward,
+    stall,
+)
+from tests.faults.kinds import Fault as ByteFault
+
+RUNS = "/v1/tasks/groups/[^/]+/runs"
+GENEROUS: dict[str, Any] = {"max_usd_per_call": 0, "max_usd_per_hour": 0}
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"ceo_name": {"type": "string"}, "employees": {"type": "integer"}},
+    "required": ["ceo_name", "employees"],
+    "additionalProperties": False,
+}
+
+
+def companies(count: int) -> list[dict[str, str]]:
+    """Rows as a spreadsheet holds them."""
+    return [{"company": f'Company "{n}", Ltd', "website": f"c{n}.example"} for n in range(1, count + 1)]
+
+
+def as_csv(rows: list[dict[str, str]]) -> str:
+    """The rows as a spreadsheet saves them."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def group_of(count: int, **arguments: Any) -> dict[str, Any]:
+    """A call that creates so many rows."""
+    story = {"sim": "never"}
+    return {"csv": as_csv(companies(count)), "processor": "lite", "metadata": story, **arguments}
+
+
+async def create_group(client: Client, **arguments: Any) -> dict[str, Any]:
+    return structured(await client.call_tool("create_task_group", arguments))
+
+
+def sent_rows(upstream: Upstream) -> list[list[tuple[str, Any]]]:
+    """The label and input of each row of each request that arrived upstream to create runs."""
+    posts = [request for request in upstream.simulator.requests if request.method == "POST"]
+    bodies = [json.loads(request.body) for request in posts if re.fullmatch(RUNS, request.path)]
+    return [[(run["metadata"]["row"], run["input"]) for run in body["inputs"]] for body in bodies]
+
+
+async def shown(upstream: Upstream, group_id: str) -> dict[str, Any]:
+    """What the API itself lists of a group: the input of each row, by its label."""
+    async with httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}) as http:
+        answer = await http.get(f"/v1/tasks/groups/{group_id}/runs", params={"include_input": "true"})
+    events = [json.loads(line.removeprefix("data:")) for line in answer.text.splitlines() if line.startswith("data:")]
+    rows = [(event["run"]["metadata"]["row"], event["input"]["input"]) for event in events]
+    assert len(dict(rows)) == len(rows), "no label twice"
+    return dict(rows)
+
+
+async def ended(upstream: Upstream, group_id: str) -> None:
+    """Until the group has ended, without a look of the server's."""
+    async with (
+        httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}, timeout=30) as http,
+        http.stream("GET", f"/v1/tasks/groups/{group_id}/events") as events,
+    ):
+        await events.aread()
+
+
+def numbered(rows: list[dict[str, str]]) -> dict[str, Any]:
+    """The rows by the labels that they should have."""
+    return {str(number): row for number, row in enumerate(rows, 1)}
+
+
+@asynccontextmanager
+async def behind_proxy(
+    upstream: Upstream, *faults: ScriptedFault, **settings: Any
+) -> AsyncGenerator[tuple[Client, FaultyProxy]]:
+    """A client of a server whose API misbehaves."""
+    with faulty(upstream.url) as proxy:
+        proxy.add(*faults)
+        timeouts = Timeouts(create_s=1, read_back_s=(0.1, 0.5))
+        async with connected("memory", proxy.url, timeouts=timeouts, **{**GENEROUS, **settings}) as client:
+            yield client, proxy
+
+
+# ---- sending
+
+
+async def test_twelve_hundred_rows_are_sent_in_two_requests(upstream: Upstream) -> None:
+    """Labelled with their numbers, the spec once a request, and the status asked for with the last one only."""
+    rows = companies(1_200)
+    async with connected("memory", upstream.url, **GENEROUS) as client:
+        made = await create_group(client, csv=as_csv(rows), output_schema=SCHEMA, processor="lite")
+        (listed,) = structured(await client.call_tool("get_status", {}))["items"]
+
+    assert (made["status"], made["rows"], made["rows_created"], made["price_usd"]) == ("started", 1_200, 1_200, 6.0)
+    assert made["next"] == f'watch_progress(id="{made["group_id"]}")'
+    sent = sent_rows(upstream)
+    assert [len(batch) for batch in sent] == [1_000, 200]
+    assert dict(row for batch in sent for row in batch) == numbered(rows)
+    posts = [request for request in upstream.simulator.requests if re.fullmatch(RUNS, request.path)]
+    assert [request.query for request in posts] == ["refresh_status=false", "refresh_status=true"]
+    first = json.loads(posts[0].body)
+    assert first["default_task_spec"] == {"output_schema": {"type": "json", "json_schema": SCHEMA}}
+    assert set(first["inputs"][0]) == {"processor", "input", "metadata"}
+    assert (listed["id"], listed["runs"]) == (made["group_id"], 1_200)
+    assert listed["title"].startswith("1,200 rows, the first: company: Company")
+
+
+async def test_five_thousand_rows_are_sent_side_by_side(upstream: Upstream) -> None:
+    """Four requests at once, and the last one after them."""
+    made: dict[str, Any] = {}
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(method="POST", path=RUNS, fault=late(0.5), times=None))
+        async with connected("memory", proxy.url, **GENEROUS, max_usd_per_day=0) as client:
+
+            async def create() -> None:
+                made.update(await create_group(client, inputs=[f"Fact {n}" for n in range(5_000)], processor="lite"))
+
+            async with anyio.create_task_group() as creating:
+                creating.start_soon(create)
+                await proxy.wait_for(lambda: sum(bool(re.fullmatch(RUNS, r.path)) for r in proxy.requests) == 4)
+                assert not made
+
+    assert made["rows_created"] == upstream.simulator.accepted_runs == 5_000
+    assert [len(batch) for batch in sent_rows(upstream)] == [1_000] * 5
+
+
+async def test_rows_may_be_objects_or_texts(upstream: Upstream) -> None:
+    """Whatever the model has at hand, also as JSON text."""
+    async with connected("memory", upstream.url) as client:
+        objects = await create_group(client, rows=json.dumps([{"a": 1}, {"b": None}]), processor="lite")
+        texts = await create_group(client, inputs=["one", "two"], processor="lite", metadata={"team": "x"})
+
+    assert await shown(upstream, objects["group_id"]) == {"1": {"a": 1}, "2": {"b": None}}
+    assert await shown(upstream, texts["group_id"]) == {"1": "one", "2": "two"}
+
+
+@pytest.mark.parametrize("look", ["watch_progress", "get_status", "get_result"])
+async def test_group_counts_as_one_active_run_until_it_is_seen_to_have_ended(upstream: Upstream, look: str) -> None:
+    """A table of sixty rows is no loop that must be stopped at fifty."""
+    async with connected("memory", upstream.url, max_active_runs=1, **GENEROUS) as client:
+        made = await create_group(client, **group_of(60, metadata={"sim": "latency=5"}))
+        refused = await failure(client, "create_task", {"input": "x"})
+        await ended(upstream, made["group_id"])
+        await client.call_tool(look, {"ids": [made["group_id"]]} if look == "get_status" else {"id": made["group_id"]})
+        after = await client.call_tool("create_task", {"input": "x"})
+
+    assert "PARALLEL_MCP_MAX_ACTIVE_RUNS" in refused
+    assert not after.is_error
+
+
+# ---- money
+
+
+async def test_price_of_all_rows_is_held_against_the_limit_of_a_call(upstream: Upstream) -> None:
+    """A table is the easiest way to spend a lot at once."""
+    async with connected("memory", upstream.url) as client:
+        text = await failure(client, "create_task_group", group_of(41, processor="core-fast"))
+
+    assert "core-fast for 41 rows costs $1.025, above the limit of $1.00" in text
+    assert "PARALLEL_MCP_MAX_USD_PER_CALL" in text
+    assert [request for request in upstream.simulator.requests if request.method == "POST"] == []
+
+
+async def test_price_of_all_rows_is_reserved_before_the_first_is_sent(upstream: Upstream) -> None:
+    """A budget that ends in the middle of a table would leave half a table."""
+    async with connected("memory", upstream.url, max_usd_per_hour=0.06) as client:
+        await create_group(client, **group_of(10))
+        text = await failure(client, "create_task_group", group_of(3))
+        await create_group(client, **group_of(2))
+
+    assert "PARALLEL_MCP_MAX_USD_PER_HOUR" in text
+    assert "$0.015 more" in text
+    assert upstream.simulator.accepted_runs == 12
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+@pytest.mark.parametrize("approve", [True, False])
+async def test_dear_group_asks_the_user_for_the_whole_price(upstream: Upstream, mode: str, approve: bool) -> None:
+    """Once: an equal call is answered without a question, and so is one that lacks nothing."""
+    questions: list[str] = []
+
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        questions.append(params.message)
+        return ElicitResult(action="accept", content={"approve": approve})
+
+    settings = load_settings({"base_url": upstream.url, "api_key": KEY, "ledger": "memory"})
+    call = group_of(60, processor="core-fast")
+    async with Client(build_server(settings), mode=mode, elicitation_callback=answer) as client:
+        result = await client.call_tool("create_task_group", call)
+        if approve:
+            again = structured(await client.call_tool("create_task_group", call))
+            added = await create_group(client, **call, group_id=again["group_id"])
+            assert (again["deduplicated"], added["rows_created"]) == (True, 0)
+        else:
+            assert "declined" in text_of(result)
+
+    (question,) = questions
+    assert "60 research tasks, one a row, with core-fast for $1.50 in all" in question
+    assert upstream.simulator.accepted_runs == (60 if approve else 0)
+
+
+async def test_refused_group_costs_nothing_and_says_why(upstream: Upstream) -> None:
+    """Without credit, or with a spec the API does not take."""
+    async with behind_proxy(upstream, ScriptedFault(path=RUNS, fault=respond(402, b"{}"))) as (client, _):
+        text = await failure(client, "create_task_group", group_of(3))
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+        again = await create_group(client, **group_of(3))
+
+    assert "Code: out_of_credit" in text
+    assert spent == 0
+    assert (again["deduplicated"], again["rows_created"]) == (False, 3)
+
+
+# ---- the same again
+
+
+async def test_equal_call_gives_the_group_and_sends_nothing(upstream: Upstream) -> None:
+    """Models repeat calls; also twenty at once are one group."""
+    groups: list[dict[str, Any]] = []
+    async with connected("memory", upstream.url) as client:
+
+        async def create() -> None:
+            groups.append(await create_group(client, **group_of(5)))
+
+        async with anyio.create_task_group() as creating:
+            for _ in range(20):
+                creating.start_soon(create)
+        other = await create_group(client, **group_of(6))
+        forced = await create_group(client, **group_of(5), force_new=True)
+
+    assert len({group["group_id"] for group in groups}) == 1
+    assert sorted(group["rows_created"] for group in groups) == [*[0] * 19, 5]
+    assert {group["status"] for group in groups if group["deduplicated"]} == {"existing"}
+    assert len({groups[0]["group_id"], other["group_id"], forced["group_id"]}) == 3
+    assert upstream.simulator.accepted_runs == 16
+
+
+async def test_key_gives_the_same_group_after_a_restart_and_no_other(upstream: Upstream, tmp_path: Path) -> None:
+    """Also when it has ended."""
+    settings: dict[str, Any] = {"ledger": str(tmp_path / "ledger.sqlite3")}
+    call = group_of(4, idempotency_key="table-1", metadata={"sim": "latency=1"})
+    async with connected("memory", upstream.url, **settings) as client:
+        first = await create_group(client, **call)
+        await client.call_tool("watch_progress", {"id": first["group_id"]})
+    async with connected("memory", upstream.url, **settings) as client:
+        second = await create_group(client, **call)
+        third = await create_group(client, **{**call, "idempotency_key": ""})
+        conflict = await failure(client, "create_task_group", {**call, "processor": "base"})
+
+    assert (second["group_id"], second["deduplicated"], second["price_usd"]) == (first["group_id"], True, 0)
+    assert third["group_id"] != first["group_id"], "without the key an equal group is found only while it is active"
+    assert "Code: idempotency_conflict" in conflict
+    assert upstream.simulator.accepted_runs == 8
+
+
+# ---- failures
+
+
+async def test_failing_second_batch_leaves_an_exact_account_and_the_same_call_with_the_group_goes_on(
+    upstream: Upstream,
+) -> None:
+    """The model need not cut the table: what is there is not bought again."""
+    fault = ScriptedFault(path=RUNS, fault=respond(402, b'{"error": {"message": "No credit."}}'), skip=1)
+    call = group_of(1_200)
+    async with behind_proxy(upstream, fault) as (client, _):
+        result = await client.call_tool("create_task_group", call)
+        made, text = structured(result), text_of(result)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+        repeated = await create_group(client, **call)
+        rest = await create_group(client, **call, group_id=made["group_id"])
+        whole = await create_group(client, **call, group_id=made["group_id"])
+        listed = structured(await client.call_tool("get_status", {}))
+
+    assert (made["status"], made["rows_created"], made["rows_missing"]) == ("incomplete", 1_000, "1001-1200")
+    assert (made["price_usd"], spent) == (5.0, 5.0)
+    assert "rows_unknown" not in made
+    assert f'exactly the same arguments and group_id="{made["group_id"]}"' in made["next"]
+    assert "Not created: rows 1001-1200" in text
+    assert "Tell the user to add credit" in text
+    assert (repeated["group_id"], repeated["rows_missing"]) == (made["group_id"], "1001-1200")
+    assert (rest["status"], rest["rows_created"], rest["price_usd"]) == ("started", 200, 1.0)
+    assert (whole["status"], whole["rows_created"]) == ("existing", 0)
+    assert await shown(upstream, made["group_id"]) == numbered(companies(1_200))
+    assert upstream.simulator.accepted_runs == 1_200
+    assert (len(listed["items"]), listed["spent_usd_last_hour"]) == (1, 6.0)
+
+
+LOST: dict[str, Callable[[], ByteFault]] = {
+    "reset after sending": reset_after_accept,
+    "closed without answer": close_without_answer,
+    "body cut": lambda: cut_body(20),
+    "stalled": stall,
+    "500": lambda: respond_after_forward(500, b"{}"),
+    "success with HTML": lambda: replace_body(b"<html>", "text/html"),
+    "success with one run": lambda: replace_body(b'{"run_ids": ["trun_1"]}'),
+    "refused with 422 after all": lambda: respond_after_forward(422, b"{}"),
+}
+
+
+@pytest.mark.parametrize("fault", LOST.values(), ids=LOST.keys())
+async def test_rows_whose_answer_is_lost_are_found_in_the_group(
+    upstream: Upstream, fault: Callable[[], ByteFault]
+) -> None:
+    """They were bought; to send them again would buy them twice."""
+    call = group_of(3)
+    async with behind_proxy(upstream, ScriptedFault(method="POST", path=RUNS, fault=fault())) as (client, _):
+        made = await create_group(client, **call)
+        again = await create_group(client, **call)
+        added = await create_group(client, **call, group_id=made["group_id"])
+
+    assert (made["status"], made["rows_created"]) == ("started", 3)
+    assert (again["group_id"], again["deduplicated"]) == (made["group_id"], True)
+    assert added["rows_created"] == 0
+    assert upstream.simulator.accepted_runs == 3
+    assert len(sent_rows(upstream)) == 1
+
+
+async def test_lost_answer_of_the_first_batch_does_not_end_the_rest(upstream: Upstream) -> None:
+    """Its rows are found, so nothing stands against going on."""
+    fault = ScriptedFault(method="POST", path=RUNS, fault=reset_after_accept())
+    async with behind_proxy(upstream, fault) as (client, _):
+        made = await create_group(client, **group_of(1_100))
+
+    assert (made["status"], made["rows_created"]) == ("started", 1_100)
+    assert upstream.simulator.accepted_runs == 1_100
+
+
+async def test_rows_that_never_appear_are_unknown_and_not_sent_again_for_ten_minutes(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """The request got lost on its way, which nobody here can know; later the group shows that it did."""
+    ledger = tmp_path / "ledger.sqlite3"
+    fault = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
+    call = group_of(1_100)
+    async with behind_proxy(upstream, fault, ledger=str(ledger)) as (client, _):
+        made = await create_group(client, **call)
+        repeated = await create_group(client, **call)
+        text = await failure(client, "create_task_group", {**call, "group_id": made["group_id"]})
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+        assert upstream.simulator.accepted_runs == 1_000
+        with sqlite3.connect(ledger) as db:
+            db.execute("UPDATE entries SET at = at - 600")
+        db.close()
+        rest = await create_group(client, **call, group_id=made["group_id"])
+
+    assert (made["rows_created"], made["rows_unknown"]) == (1_000, "1001-1100")
+    assert "rows_missing" not in made
+    assert "get_status" in made["next"]
+    assert repeated["rows_unknown"] == "1001-1100"
+    assert "Code: outcome_unknown" in text
+    assert "Rows 1001-1100 are not in the group" in text
+    assert spent == 5.5, "what may have been bought is reserved"
+    assert rest["rows_created"] == 100
+    assert await shown(upstream, made["group_id"]) == numbered(companies(1_100))
+
+
+async def test_user_may_have_unknown_rows_sent_at_once(upstream: Upstream) -> None:
+    """With force_new, which in a group never touches the rows that it shows."""
+    fault = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
+    call = group_of(1_100)
+    async with behind_proxy(upstream, fault) as (client, _):
+        made = await create_group(client, **call)
+        rest = await create_group(client, **call, group_id=made["group_id"], force_new=True)
+
+    assert rest["rows_created"] == 100
+    assert upstream.simulator.accepted_runs == 1_100
+
+
+async def test_list_that_lags_behind_buys_nothing_twice(upstream: Upstream) -> None:
+    """A list that ends early looks like a group that lacks rows."""
+    call = group_of(5)
+    async with behind_proxy(upstream) as (client, proxy):
+        made = await create_group(client, **call)
+        proxy.add(ScriptedFault(method="GET", path=RUNS, fault=replace_body(b"", "text/event-stream")))
+        text = await failure(client, "create_task_group", {**call, "group_id": made["group_id"]})
+
+    assert "Code: still_creating" in text
+    assert "does not show all of its rows yet" in text
+    assert upstream.simulator.accepted_runs == 5
+
+
+async def test_create_goes_on_when_its_caller_leaves(upstream: Upstream) -> None:
+    """And the repeat waits for it, with the group's id or without."""
+    async with behind_proxy(upstream, ScriptedFault(method="POST", path=RUNS, fault=late(0.8), times=None)) as (
+        client,
+        proxy,
+    ):
+        with anyio.move_on_after(0.3):
+            await create_group(client, **group_of(4))
+        repeated = await create_group(client, **group_of(4))
+        again = group_of(6, group_id=repeated["group_id"])
+        sent = len(proxy.requests)
+        with anyio.move_on_after(0.3):
+            await create_group(client, **again)
+        await proxy.wait_for(lambda: len(proxy.requests) > sent)
+        added = await create_group(client, **again)
+
+    assert repeated["deduplicated"]
+    assert (added["status"], added["rows_created"]) == ("existing", 0)
+    assert upstream.simulator.accepted_runs == 6
+
+
+async def test_group_of_a_server_that_died_is_read_back(upstream: Upstream, tmp_path: Path) -> None:
+    """The group was written down before the rows were sent; what was sent is found, and the rest can be added."""
+    ledger = tmp_path / "ledger.sqlite3"
+    call = group_of(1_200)
+    fault = ScriptedFault(path=RUNS, fault=respond(402, b"{}"), skip=1)
+    async with behind_proxy(upstream, fault, ledger=str(ledger)) as (client, _):
+        made = await create_group(client, **call)
+    with sqlite3.connect(ledger) as db:
+        db.execute("UPDATE entries SET state = 'intent', handle = '', price_usd = 6.0, at = at - 60")
+    db.close()
+    async with behind_proxy(upstream, ledger=str(ledger)) as (client, _):
+        (listed,) = structured(await client.call_tool("get_status", {}))["items"]
+        found = await create_group(client, **call)
+        early = await failure(client, "create_task_group", {**call, "group_id": made["group_id"]})
+        with sqlite3.connect(ledger) as db:
+            db.execute("UPDATE entries SET at = at - 600")
+        db.close()
+        rest = await create_group(client, **call, group_id=made["group_id"])
+
+    assert made["group_id"] in listed["next"]
+    assert (found["group_id"], found["rows_unknown"]) == (made["group_id"], "1001-1200")
+    assert "Code: outcome_unknown" in early
+    assert rest["rows_created"] == 200
+    assert upstream.simulator.accepted_runs == 1_200
+
+
+# ---- adding
+
+
+async def test_more_rows_are_numbered_behind_those_of_the_group(upstream: Upstream) -> None:
+    """A second table is added to the first; what both have is bought once."""
+    async with connected("memory", upstream.url) as client:
+        made = await create_group(client, inputs=["a", "b", "c"], processor="lite")
+        more = {"inputs": ["d", "b", "e"], "processor": "lite", "group_id": made["group_id"]}
+        added = await create_group(client, **more)
+        again = await create_group(client, **more)
+
+    assert (added["rows"], added["rows_created"]) == (3, 2)
+    assert again["rows_created"] == 0
+    assert await shown(upstream, made["group_id"]) == {"1": "a", "2": "b", "3": "c", "4": "d", "5": "e"}
+
+
+async def test_equal_additions_at_once_are_bought_once(upstream: Upstream) -> None:
+    """Clients send a call again while the first is still being answered."""
+    created: list[int] = []
+    async with connected("memory", upstream.url) as client:
+        made = await create_group(client, inputs=["a"], processor="lite")
+        more = {"inputs": ["a", "b", "c"], "processor": "lite", "group_id": made["group_id"]}
+
+        async def add() -> None:
+            result = await client.call_tool("create_task_group", more)
+            created.append(0 if result.is_error else structured(result)["rows_created"])
+
+        async with anyio.create_task_group() as adding:
+            for _ in range(8):
+                adding.start_soon(add)
+
+    assert sum(created) == 2
+    assert upstream.simulator.accepted_runs == 3
+
+
+async def test_group_that_is_not_there_is_said_to_be_so(upstream: Upstream) -> None:
+    """Before anything is reserved."""
+    async with connected("memory", upstream.url) as client:
+        text = await failure(client, "create_task_group", group_of(2, group_id="tgrp_nobody"))
+
+    assert "Code: not_found" in text
+    assert upstream.simulator.accepted_runs == 0
+
+
+async def test_rate_limited_batches_are_sent_again(upstream: Upstream) -> None:
+    """429 says for certain that nothing was created."""
+    upstream.simulator.add_fault(Fault("POST", RUNS, times=2, status=429, headers={"Retry-After": "0"}))
+    async with connected("memory", upstream.url) as client:
+        made = await create_group(client, **group_of(3))
+
+    assert made["rows_created"] == upstream.simulator.accepted_runs == 3
