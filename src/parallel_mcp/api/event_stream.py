@@ -28,9 +28,10 @@ async def read_events(response: httpx.Response) -> AsyncGenerator[Event]:
         UpstreamUnavailable: The connection broke.
         UpstreamUnreadable: Not an event stream, or an event over 32 MiB.
     """
-    if "text/event-stream" not in response.headers.get("content-type", ""):
+    content_type = response.headers.get("content-type", "")
+    if "text/event-stream" not in content_type:
         raise UpstreamUnreadable("The Parallel API answered with something else than an event stream")
-    source = EventSource(httpx.Response(200, headers=response.headers, stream=_GuardedBytes(response)))
+    source = EventSource(httpx.Response(200, headers={"content-type": content_type}, stream=_GuardedBytes(response)))
     async with aclosing(source.aiter_sse()) as messages:
         while True:
             with connection_failures("event stream"):
