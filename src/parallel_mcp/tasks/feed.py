@@ -124,16 +124,16 @@ class Feed(ABC):
 
     async def _follow_stream(self, stream: _Connection, fruitless: int) -> None:
         """Read one connection to its end, to the end of all, or until it has been silent for too long."""
-        with anyio.move_on_after(self._pace.connection_s):
-            async with anyio.create_task_group() as reading:
+        async with anyio.create_task_group() as reading:
+            reading.cancel_scope.deadline = anyio.current_time() + self._pace.connection_s
 
-                async def end_when_silent() -> None:
-                    await self._wait_for_silence(stream, _grown(self._pace.silent_connection_s, 2, fruitless))
-                    reading.cancel_scope.cancel()
-
-                reading.start_soon(end_when_silent)
-                await self._read_stream(stream)
+            async def end_when_silent() -> None:
+                await self._wait_for_silence(stream, _grown(self._pace.silent_connection_s, 2, fruitless))
                 reading.cancel_scope.cancel()
+
+            reading.start_soon(end_when_silent)
+            await self._read_stream(stream)
+            reading.cancel_scope.cancel()
 
     async def _read_stream(self, stream: _Connection) -> None:
         """Read to the end of the stream; where all is over, until it has no more to say."""
