@@ -41,8 +41,8 @@ def recording(end: bytes = b"\n", *, mark: bool = True, run_id: str = RUN_ID) ->
     """One run's stream: byte-order mark, comments, and JSON over several lines, short enough to cut everywhere."""
     run: Json = {"type": "task_run.state", "run": {"run_id": run_id, "status": "running"}}
     end_of_run: Json = {"type": "task_run.state", "run": {"run_id": run_id, "status": "completed"}}
-    lines = [": hello", ""]
-    for content in [run, *(message(step, at="t") for step in STEPS), stats(40.0), end_of_run]:
+    lines: list[str] = []
+    for content in [stats(40.0), run, *(message(step, at="t") for step in STEPS), end_of_run]:
         spread = content["type"] == "task_run.state"
         text = json.dumps(content, ensure_ascii=False, indent=0 if spread else None, separators=(",", ":"))
         lines += [*(f"data:{line}" for line in text.split("\n")), "", ": ping"]
@@ -89,9 +89,10 @@ async def last_snapshot(feeds: Feeds, api: ParallelApi, run_id: str = RUN_ID) ->
     """The last snapshot of a watch, with all messages that it brought."""
     messages: list[Message] = []
     last: RunSnapshot | None = None
-    async with watching_run(feeds, api, "owner", run_id) as snapshots:
-        async for last in snapshots:
-            messages += last.new_messages
+    with anyio.fail_after(60):
+        async with watching_run(feeds, api, "owner", run_id) as snapshots:
+            async for last in snapshots:
+                messages += last.new_messages
     assert last is not None
     return replace(last, new_messages=tuple(messages))
 
@@ -215,6 +216,18 @@ async def test_step_too_long_to_keep_is_skipped_and_the_stream_goes_on() -> None
 
     assert answer["untrusted_messages"] == ["one", "two"]
     assert run.count("/events") == 1
+
+
+async def test_length_of_an_event_is_counted_to_its_end_wherever_that_is_parted() -> None:
+    """Events that are short enough one by one must not be taken for a long one."""
+    steps = [event(message(f"{number}" * (KEPT_EVENT_BYTES // 2), at="t")) for number in range(1, 5)]
+    parted = [piece for step in steps for piece in (step[:-1], step[-1:])]
+    with recorded_run() as run:
+        run.streams(stream_of(events(state()), *parted, event(state("completed"))))
+        async with connected_api(run.proxy.url) as api, sharing_feeds() as feeds:
+            last = await last_snapshot(feeds, api)
+
+    assert [step.text[0] for step in last.new_messages] == ["1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize("size", [KEPT_EVENT_BYTES - 500, KEPT_EVENT_BYTES, 3 << 20])

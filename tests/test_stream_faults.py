@@ -206,17 +206,6 @@ async def test_run_that_completes_behind_a_silent_stream_is_answered_within_25_s
     assert waited_s < 25
 
 
-async def test_final_state_is_answered_at_once_though_the_stream_stays_open() -> None:
-    """Nobody has to wait for a server to hang up."""
-    with recorded_run() as run:
-        run.streams(stream_of(events(state(), message("one"), state("completed")), then="hang"))
-        async with connected("memory", run.proxy.url) as client:
-            with anyio.fail_after(5):
-                assert (await watch(client))["untrusted_messages"] == ["one"]
-
-    assert run.count(RUN_ID) == 0
-
-
 @pytest.mark.parametrize("fault", [stall(), stream_of(then="hang")], ids=["without headers", "without events"])
 async def test_stream_that_says_nothing_at_all_is_not_waited_for(upstream: Upstream, fault: Fault) -> None:
     """The state as it is comes first and at once: where it does not, the status has it."""
@@ -248,6 +237,35 @@ async def followed(url: str, pace: Pace) -> RunFeed:
         with anyio.fail_after(20):
             await feed.keep_current()
     return feed
+
+
+async def test_final_state_ends_the_watch_at_once_though_the_stream_stays_open() -> None:
+    """Nobody has to wait for a server to hang up."""
+    with recorded_run() as run:
+        run.streams(stream_of(events(state(), message("one"), state("completed")), then="hang"))
+        feed = await followed(run.proxy.url, Pace(last_words_s=60))
+
+    assert [step.text for step in feed.trace.since(0)] == ["one"]
+    assert run.count(RUN_ID) == 0
+
+
+async def test_long_replay_of_an_ended_run_is_heard_out() -> None:
+    """The state comes first: what takes longer than silence is allowed to is still no silence."""
+    steps = [message(f"step {number}") for number in range(20)]
+
+    async def slowly(exchange: Exchange) -> Ending:
+        await exchange.send(STREAM_HEAD)
+        for content in [state("completed"), *steps, state("completed")]:
+            await exchange.send(frame_chunk(event(content)))
+            await anyio.sleep(0.05)
+        return await exchange.hang()
+
+    with recorded_run() as run:
+        run.streams(slowly)
+        feed = await followed(run.proxy.url, replace(QUICK, last_words_s=0.4))
+
+    assert len(feed.trace) == 20
+    assert run.count("/events") == 1
 
 
 async def test_silent_connection_is_replaced_and_steps_it_missed_are_heard() -> None:

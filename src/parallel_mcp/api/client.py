@@ -141,7 +141,7 @@ class ParallelApi:
 
         Source: GET /v1/tasks/runs/{run_id}/events
         """
-        request = Request("GET", f"{_run_path(run_id)}/events", self._timeouts.read_s, pool="streams")
+        request = Request("GET", f"{_run_path(run_id)}/events", self._timeouts.read_s, fresh=True)
         async with self._connections.stream(request, self._key) as response, aclosing(read_events(response)) as events:
             yield events
 
@@ -241,7 +241,7 @@ class ParallelApi:
         self, path: str, query: dict[str, str], kept_bytes: int = KEPT_EVENT_BYTES
     ) -> AsyncGenerator[AsyncGenerator[Event]]:
         given = {name: value for name, value in query.items() if value}
-        request = Request("GET", path, self._timeouts.read_s, pool="streams", query=given)
+        request = Request("GET", path, self._timeouts.read_s, fresh=True, query=given)
         async with (
             self._connections.stream(request, self._key) as response,
             aclosing(read_events(response, kept_bytes=kept_bytes)) as events,
@@ -263,7 +263,7 @@ class ParallelApi:
         query: dict[str, str] | None = None,
         betas: tuple[str, ...] = (),
     ) -> _Model:
-        request = Request("POST", path, self._timeouts.create_s, pool="creates", json=body, query=query, betas=betas)
+        request = Request("POST", path, self._timeouts.create_s, fresh=True, json=body, query=query, betas=betas)
         try:
             answer = await with_retries(self._sending(request), may_retry=retry_create)
             return _parsed(answer, model)

@@ -1,13 +1,13 @@
-"""The connections to the API: made at the first request, shared by all callers, never carrying a caller's key.
+"""The connections to the API: made at the first request, never carrying a caller's key from one request to another.
 
-Calls, creates and streams have a pool each, because a pool serves its requests in turn and its work grows with the
-connections it holds: thousands of open streams must not slow down a search, and a create wants a connection of its
-own, so that no kept-alive one can break under it after the request was sent.
+Calls share a pool of kept-alive connections. A create and a stream have a client, and so a connection, of their own:
+no kept-alive connection can break under a create after it was sent; and since the work of httpx's pool grows with
+the connections it holds, thousands of open streams slow down neither each other nor a search.
 """
 
 import ssl
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,8 +20,8 @@ from parallel_mcp.errors import UpstreamUnreadable
 
 USER_AGENT = f"parallel-mcp/{__version__} (+https://github.com/parallel-mcp/parallel-mcp)"
 
-Pool = Literal["calls", "creates", "streams"]
-_KEPT_ALIVE: dict[Pool, int] = {"calls": 10, "creates": 0, "streams": 0}
+KEPT_ALIVE = 10
+OPENING_AT_ONCE = 100  # streams; a thousand at once would all be slow, and pass their time-outs together
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,8 @@ class Request:
     path: str
     timeout_s: float
     max_bytes: int = 1 << 20
-    pool: Pool = "calls"
+    fresh: bool = False
+    """Whether it goes over a connection of its own."""
     json: Any = None
     query: dict[str, str] | None = None
     betas: tuple[str, ...] = ()
@@ -66,15 +67,15 @@ class Connections:
     def __init__(self, base_url: str, timeouts: Timeouts | None = None) -> None:
         self.timeouts = timeouts or Timeouts()
         self._base_url = base_url
-        self._pools: dict[Pool, httpx.AsyncClient] = {}
+        self._shared: httpx.AsyncClient | None = None
         self._tls: ssl.SSLContext | None = None
+        self._opening = anyio.CapacityLimiter(OPENING_AT_ONCE)
 
     async def aclose(self) -> None:
-        """Close every connection."""
-        async with AsyncExitStack() as closing:
-            for client in self._pools.values():
-                closing.push_async_callback(client.aclose)
-            self._pools.clear()
+        """Close the connections that are kept alive; the others end with their requests."""
+        client, self._shared = self._shared, None
+        if client is not None:
+            await client.aclose()
 
     async def fetch(self, request: Request, key: str) -> bytes:
         """Send a request and return the body of its answer.
@@ -83,7 +84,8 @@ class Connections:
             UpstreamError: The answer is not a success, is too large, or did not come; see `failures`.
         """
         with connection_failures(f"{request.method} {request.path}"), anyio.fail_after(request.timeout_s):
-            async with self._open(request, key, "application/json", read_s=request.timeout_s) as response:
+            response = await self._send(request, key, "application/json", read_s=request.timeout_s)
+            async with aclosing(response):
                 body = await _read_bounded(response, request.max_bytes)
         if response.status_code >= 300:
             raise error_from(response, body)
@@ -96,46 +98,54 @@ class Connections:
         Raises:
             UpstreamError: The stream did not open.
         """
-        async with AsyncExitStack() as open_stream:
-            with connection_failures(f"{request.method} {request.path}"), anyio.fail_after(request.timeout_s):
-                opening = self._open(request, key, "text/event-stream", read_s=None)
-                response = await open_stream.enter_async_context(opening)
-                if response.status_code >= 300:
-                    raise error_from(response, await _read_bounded(response, request.max_bytes))
+        async with self._opening:
+            response = await self._opened(request, key)
+        async with aclosing(response):
             yield response
 
-    @asynccontextmanager
-    async def _open(
-        self, request: Request, key: str, accept: str, *, read_s: float | None
-    ) -> AsyncGenerator[httpx.Response]:
-        client = self._pool(request.pool)
+    async def _opened(self, request: Request, key: str) -> httpx.Response:
+        with connection_failures(f"{request.method} {request.path}"), anyio.fail_after(request.timeout_s):
+            response = await self._send(request, key, "text/event-stream", read_s=None)
+            if response.status_code < 300:
+                return response
+            async with aclosing(response):
+                raise error_from(response, await _read_bounded(response, request.max_bytes))
+
+    async def _send(self, request: Request, key: str, accept: str, *, read_s: float | None) -> httpx.Response:
+        """Send a request; its answer is open and has to be closed."""
+        # A fresh client need not be kept and closed: it keeps no connection alive, so closing the answer closes all.
+        client = self._client(kept_alive=0) if request.fresh else self._shared_client()
         timeout = httpx.Timeout(
             connect=self.timeouts.connect_s, write=self.timeouts.write_s, pool=self.timeouts.connect_s, read=read_s
         )
-        async with client.stream(
+        sent = client.build_request(
             request.method,
             request.path,
             json=request.json,
             params=request.query,
             headers=request.headers(key, accept),
             timeout=timeout,
-        ) as response:
-            if response.headers.get("content-encoding", "identity") != "identity":
-                raise UpstreamUnreadable("The Parallel API answered with a compressed body, which was not asked for")
-            yield response
+        )
+        response = await client.send(sent, stream=True)
+        if response.headers.get("content-encoding", "identity") != "identity":
+            await response.aclose()
+            raise UpstreamUnreadable("The Parallel API answered with a compressed body, which was not asked for")
+        return response
 
-    def _pool(self, name: Pool) -> httpx.AsyncClient:
-        if name not in self._pools:
-            # One TLS context for all: making it is the dearest part of a client.
-            self._tls = self._tls or httpx.create_ssl_context()
-            self._pools[name] = httpx.AsyncClient(
-                base_url=self._base_url,
-                headers={"User-Agent": USER_AGENT},
-                verify=self._tls,
-                follow_redirects=False,  # a redirect would carry the key to another host
-                limits=httpx.Limits(max_connections=None, max_keepalive_connections=_KEPT_ALIVE[name]),
-            )
-        return self._pools[name]
+    def _shared_client(self) -> httpx.AsyncClient:
+        self._shared = self._shared or self._client(KEPT_ALIVE)
+        return self._shared
+
+    def _client(self, kept_alive: int) -> httpx.AsyncClient:
+        # One TLS context for all: making it is the dearest part of a client by far.
+        self._tls = self._tls or httpx.create_ssl_context()
+        return httpx.AsyncClient(
+            base_url=self._base_url,
+            headers={"User-Agent": USER_AGENT},
+            verify=self._tls,
+            follow_redirects=False,  # a redirect would carry the key to another host
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=kept_alive),
+        )
 
 
 async def _read_bounded(response: httpx.Response, max_bytes: int) -> bytes:

@@ -1,5 +1,6 @@
 """`parallel-mcp serve --http`."""
 
+import gc
 import signal
 import socket
 import sys
@@ -16,6 +17,7 @@ from parallel_mcp.settings import load_settings
 
 DRAIN_S = 10
 FINISH_S = 5  # for creates, after the drain
+COLLECT_AFTER = 10_000  # new objects; the default of 700 means full collections too often, and each halts every watch
 
 
 def serve_http(flags: Mapping[str, Any]) -> int:
@@ -26,6 +28,8 @@ def serve_http(flags: Mapping[str, Any]) -> int:
         app = http_app(build_server(settings, finish_s=FINISH_S), settings)
     except SettingsError as error:
         return refuse_to_start(error)
+    gc.freeze()  # what was imported stays: collections need not look at it
+    gc.set_threshold(COLLECT_AFTER)
     # uvicorn raises the signal again once it has shut down; by then it only means: done.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)

@@ -29,7 +29,8 @@ class Pace:
     silence_s: float = 15.0  # without an event: the status is read
     silent_connection_s: float = 45.0  # without an event: the connection may be dead (grows)
     connection_s: float = 600.0  # the API ends its streams of runs after 570
-    last_words_s: float = 3.0  # for what a stream has to say after it has told the end
+    last_words_s: float = 3.0  # without an event: a stream that has told the end has no more to say
+    all_last_words_s: float = 30.0  # however much more it has to say
     pause_s: float = 0.5  # before connecting again (grows)
     max_pause_s: float = 60.0
     poll_s: float = 2.0  # between looks at the status while connecting brings nothing (grows)
@@ -118,41 +119,41 @@ class Feed(ABC):
                 return
             fruitless = 0 if self._news > known else fruitless + 1
             if await self._has_ended_by_status() or await self._ends_while_pausing(fruitless, stream.failure):
-                with anyio.move_on_after(self._pace.last_words_s):  # the steps since the stream broke
-                    await self._read_stream(_Connection())
+                await self._read_stream(_Connection())  # for what happened since the stream broke
                 return
 
     async def _follow_stream(self, stream: _Connection, fruitless: int) -> None:
         """Read one connection to its end, to the end of all, or until it has been silent for too long."""
-        with anyio.move_on_after(self._pace.connection_s):
-            async with anyio.create_task_group() as reading:
+        async with anyio.create_task_group() as reading:
+            reading.cancel_scope.deadline = anyio.current_time() + self._pace.connection_s
 
-                async def watch_for_silence() -> None:
-                    await anyio.sleep(self._pace.first_event_s)
-                    if not stream.has_begun:
-                        await self._look_if_possible()
-                    await self._check_when_silent(_grown(self._pace.silent_connection_s, 2, fruitless))
-                    reading.cancel_scope.cancel()
-
-                reading.start_soon(watch_for_silence)
-                await self._read_stream(stream)
+            async def end_when_silent() -> None:
+                await self._wait_for_silence(stream, _grown(self._pace.silent_connection_s, 2, fruitless))
                 reading.cancel_scope.cancel()
 
+            reading.start_soon(end_when_silent)
+            await self._read_stream(stream)
+            reading.cancel_scope.cancel()
+
     async def _read_stream(self, stream: _Connection) -> None:
+        """Read to the end of the stream; where all is over, until it has no more to say."""
         self._heard_at = anyio.current_time()
+        over_at = self._heard_at if self.is_over else float("inf")
         try:
-            async with self.connect() as events:
-                with anyio.CancelScope() as hearing:
+            with anyio.CancelScope(deadline=over_at + self._pace.last_words_s) as hearing:
+                async with self.connect() as events:
                     async for event in events:
                         self._heard_at = anyio.current_time()
                         self.take(event)
-                        if isinstance(event, ErrorEvent):
-                            await self._look_in_doubt()
                         stream.note(self.tells_end(event))
                         if stream.told_the_end and not self.says_more_after_the_end:
                             return
-                        if self.is_over:  # what is there to be said after the end comes soon
-                            hearing.deadline = min(hearing.deadline, self._heard_at + self._pace.last_words_s)
+                        if isinstance(event, ErrorEvent):
+                            await self._look_in_doubt()
+                        if self.is_over:
+                            over_at = min(over_at, self._heard_at)
+                            all_by = over_at + self._pace.all_last_words_s
+                            hearing.deadline = min(all_by, self._heard_at + self._pace.last_words_s)
             stream.told_the_end = stream.ends_with_the_end
         except ResearchError as error:
             logger.info("An event stream failed: %s", error)
@@ -160,15 +161,18 @@ class Feed(ABC):
 
     # ---- the status
 
-    async def _check_when_silent(self, bound_s: float) -> None:
-        """Read the status at each silence, until it is over or the connection was silent for `bound_s`."""
+    async def _wait_for_silence(self, stream: _Connection, bound_s: float) -> None:
+        """Read the status at each silence; return if it is over behind it, or if it lasted for `bound_s`."""
+        await anyio.sleep(self._pace.first_event_s)
+        if not stream.has_begun and await self._is_over_at_a_look():
+            return
         silent_s = 0.0
-        while silent_s < bound_s and not self.is_over:
+        while silent_s < bound_s:
             heard_at = self._heard_at
             await anyio.sleep_until(heard_at + silent_s + self._pace.silence_s)
             silent_s = silent_s + self._pace.silence_s if self._heard_at == heard_at else 0.0
-            if silent_s:
-                await self._look_if_possible()
+            if silent_s and await self._is_over_at_a_look():
+                return
 
     async def _look_in_doubt(self) -> None:
         """An error in the stream leaves open what became of it: look, but not at each of many errors."""
@@ -176,14 +180,15 @@ class Feed(ABC):
         if now - self._doubted_at >= self._pace.doubt_s:
             self._doubted_at = now
             with anyio.move_on_after(self._pace.silence_s):
-                await self._look_if_possible()
+                await self._is_over_at_a_look()
 
-    async def _look_if_possible(self) -> None:
+    async def _is_over_at_a_look(self) -> bool:
         """Ask for the status while a stream is open: if it cannot be had, the stream goes on all the same."""
         try:
             await self.look()
         except ResearchError as error:
             logger.info("The status could not be read: %s", error)
+        return self.is_over
 
     async def _has_ended_by_status(self) -> bool:
         """Ask for the status if need be; once there was one, a failure that may pass does not end the watch."""

@@ -1,5 +1,6 @@
 """Progress notifications that spare the client: rising, at most two a second, one at least every ten seconds."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -26,7 +27,7 @@ class ProgressReporter:
         self._completed = False
         self._unsent = False
         self._wake = anyio.Event()
-        self._closing = anyio.Event()
+        self._closing = False
 
     def update(self, message: str, meter: float | None = None) -> None:
         """Note where things stand; `meter` is the API's own percentage, if there is one."""
@@ -43,17 +44,17 @@ class ProgressReporter:
     async def keep_sending(self) -> None:
         """Send at once, then as often as allowed and needed, until `close`; what is unsent by then goes out last."""
         await self._send()
-        while not self._closing.is_set():
+        while not self._closing:
             not_before = anyio.current_time() + MIN_INTERVAL_S
             with anyio.move_on_after(HEARTBEAT_S):
                 await self._wake.wait()
-            if self._unsent or not self._closing.is_set():
+            if self._unsent or not self._closing:
                 await anyio.sleep_until(not_before)
                 await self._send()
 
     def close(self) -> None:
         """Let `keep_sending` end."""
-        self._closing.set()
+        self._closing = True
         self._wake.set()
 
     async def _send(self) -> None:
@@ -68,14 +69,13 @@ class ProgressReporter:
 async def reporting(call: Call, first_message: str) -> AsyncGenerator[ProgressReporter]:
     """Report progress while the block runs; the last update is out before it ends, and nothing comes after."""
     reporter = ProgressReporter(call, first_message)
-    failure: Exception | None = None
-    async with anyio.create_task_group() as sending:
-        sending.start_soon(reporter.keep_sending)
-        try:
-            yield reporter
-            reporter.close()
-        except Exception as error:  # held back, so that the tool sees its own error and not a group with it
-            failure = error
-            sending.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+    # A plain task: a group around it would add a twentieth to the memory of a watch.
+    sending = asyncio.create_task(reporter.keep_sending())
+    try:
+        yield reporter
+        reporter.close()
+        await sending
+    finally:
+        sending.cancel()
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([sending])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
@@ -75,10 +76,11 @@ _Snapshot = TypeVar("_Snapshot", bound=Snapshot)
 
 @dataclass(frozen=True)
 class Watched(Generic[_Snapshot]):
-    """Where something stood at the end of a watch, and all messages that the watch brought."""
+    """Where something stood at the end of a watch, how many messages that brought, and the newest of them."""
 
     last: _Snapshot
-    messages: tuple[Message, ...]
+    messages: Sequence[Message] = ()
+    brought: int = 0
 
 
 async def watch_progress(request: WatchProgressArguments, call: Call) -> CallToolResult:
@@ -106,14 +108,14 @@ async def watch_run(
         UpstreamError: The run cannot be read.
     """
     deadline = anyio.current_time() + wait_s
-    last, messages = await _watched(call, call.watching_run(run_id, cursor), deadline, first_message)
-    if last is None:
+    watched = await _watched(call, call.watching_run(run_id, cursor), deadline, first_message)
+    if watched is None:
         with _last_look(deadline):
             known = cursor if read_cursor(cursor) else ""
             run = await call.api.retrieve_run(run_id)
-            last = RunSnapshot(run=run, new_messages=(), cursor=known, cursor_fits=known == cursor)
-    await call.note(last.run)
-    return Watched(last, messages)
+            watched = Watched(RunSnapshot(run=run, new_messages=(), cursor=known, cursor_fits=known == cursor))
+    await call.note(watched.last.run)
+    return watched
 
 
 async def watch_group(call: Call, group_id: str, *, wait_s: float, cursor: str = "") -> Watched[GroupSnapshot]:
@@ -123,14 +125,14 @@ async def watch_group(call: Call, group_id: str, *, wait_s: float, cursor: str =
         UpstreamError: The group cannot be read.
     """
     deadline = anyio.current_time() + wait_s
-    last, messages = await _watched(call, call.watching_group(group_id, cursor), deadline, "starting")
-    if last is None:
+    watched = await _watched(call, call.watching_group(group_id, cursor), deadline, "starting")
+    if watched is None:
         with _last_look(deadline):
             known = cursor if event_id_in(cursor, group_id) else ""
             group = await call.api.retrieve_group(group_id)
-            last = GroupSnapshot(group=group, new_messages=(), cursor=known, cursor_fits=known == cursor)
-    await call.note_group(last.group)
-    return Watched(last, messages)
+            watched = Watched(GroupSnapshot(group=group, new_messages=(), cursor=known, cursor_fits=known == cursor))
+    await call.note_group(watched.last.group)
+    return watched
 
 
 async def _watched(
@@ -138,18 +140,20 @@ async def _watched(
     watch: AbstractAsyncContextManager[AsyncGenerator[_Snapshot]],
     deadline: float,
     first_message: str,
-) -> tuple[_Snapshot | None, tuple[Message, ...]]:
-    """The last snapshot by then, if there was one, and the messages of all."""
+) -> Watched[_Snapshot] | None:
+    """What could be seen by then."""
     last: _Snapshot | None = None
-    messages: list[Message] = []
+    messages: deque[Message] = deque(maxlen=MAX_MESSAGES)
+    total = 0
     with anyio.CancelScope(deadline=deadline):
         async with reporting(call, first_message) as report, watch as snapshots:
             async for last in snapshots:
                 messages += last.new_messages
+                total += len(last.new_messages)
                 report.update(_progress_line(last, messages), last.percent)
             if last is not None and last.is_complete:
                 report.finish(_progress_line(last, messages))
-    return last, tuple(messages)
+    return Watched(last, tuple(messages), total) if last is not None else None
 
 
 @contextmanager
@@ -185,7 +189,7 @@ def _run_reply(watched: Watched[RunSnapshot], request: WatchProgressArguments) -
         untrusted_messages=_shown(watched.messages),
         untrusted_error=run_error(run),
     )
-    return reply(_watched_text(structured, watched.messages), structured)
+    return reply(_watched_text(structured, watched.brought), structured)
 
 
 def _group_reply(watched: Watched[GroupSnapshot], request: WatchProgressArguments) -> CallToolResult:
@@ -204,7 +208,7 @@ def _group_reply(watched: Watched[GroupSnapshot], request: WatchProgressArgument
         next=next_for_group(group, cursor=last.cursor, timeout_s=request.timeout_s),
         untrusted_messages=_shown(watched.messages),
     )
-    return reply(_watched_text(structured, watched.messages), structured)
+    return reply(_watched_text(structured, watched.brought), structured)
 
 
 def _remark(last: Snapshot) -> str | None:
@@ -212,14 +216,14 @@ def _remark(last: Snapshot) -> str | None:
 
 
 def _shown(messages: Sequence[Message]) -> list[str]:
-    newest_first = [one_line(message.text, MAX_MESSAGE_CHARS) for message in reversed(messages[-MAX_MESSAGES:])]
+    newest_first = [one_line(message.text, MAX_MESSAGE_CHARS) for message in reversed(messages)]
     return as_many_as_fit(newest_first, MAX_MESSAGE_BYTES)[::-1]
 
 
-def _watched_text(output: WatchProgressOutput, messages: Sequence[Message]) -> str:
+def _watched_text(output: WatchProgressOutput, brought: int) -> str:
     lines = [f"{output.id}: {', '.join(_facts(output))}.", *([output.remark] if output.remark else [])]
     if output.untrusted_messages:
-        left_out = len(messages) - len(output.untrusted_messages)
+        left_out = brought - len(output.untrusted_messages)
         heading = f"New ({left_out} older ones left out):" if left_out else "New:"
         lines += [heading, marked("\n".join(f"- {message}" for message in output.untrusted_messages))]
     if output.untrusted_error:
