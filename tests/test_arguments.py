@@ -140,7 +140,6 @@ async def test_text_that_looks_like_json_stays_text(upstream: Upstream, client: 
         ("create_task", {"input": "x", "idempotency_key": "a b"}, "at most 64 letters"),
         ("create_task", {"input": "x", "output_schema": "company name"}, "`output_schema` is an object"),
         ("create_task", {"input": "x", "previous_interaction_id": "tgrp_1"}, "takes the handle of a run"),
-        ("watch_progress", {"id": "findall_1"}, "FindAll"),
         ("create_task_group", {}, "exactly one of `rows` (objects), `inputs` (texts) and `csv`"),
         ("create_task_group", {"inputs": ["a"], "csv": "a\nb"}, "exactly one of"),
         ("create_task_group", {"inputs": ["a", " "]}, "Row 2 of `inputs` is empty"),
@@ -151,7 +150,6 @@ async def test_text_that_looks_like_json_stays_text(upstream: Upstream, client: 
         ("create_task_group", {"inputs": ["a"], "processor": "mega"}, "lite, lite-fast"),
         ("create_task_group", {"inputs": ["a"], "group_id": "trun_1"}, "`group_id` is the handle of a group"),
         ("create_task_group", {"csv": "a,b\n1,2\n3"}, "Line 3 of `csv` has 1 cells, and the header 2"),
-        ("get_status", {"ids": ["findall_1"]}, "FindAll"),
     ],
 )
 async def test_argument_that_does_not_fit_is_named_with_what_is_accepted(

@@ -1,6 +1,7 @@
 """However large a result is and whatever it is made of, each answer about it is small, and nothing is lost."""
 
 import json
+import re
 import statistics
 import time
 from collections.abc import Iterator
@@ -341,3 +342,29 @@ async def test_each_half_of_each_answer_can_be_read_alone(upstream: Upstream, cl
         assert content["session_id"] in half
         assert all(page["url"] in half for page in content["untrusted"]["results"])
     assert KEY not in json.dumps([result.model_dump(mode="json") for result, _ in answers.values()])
+
+
+def test_json_result_reads_as_a_list_with_tables_and_no_text_looks_like_a_field() -> None:
+    """A value that spans lines must not pass for the next field, nor a cell for the next column."""
+    content = {
+        "note": "first\n- **price** (high confidence) [1]: 5",
+        "rows": [{"name": "a|b", "usd": 1}, {"name": "c", "usd": None}],
+        "long": [{"name": "x" * 100, "usd": 1}, {"name": "y", "usd": 2}],
+        "deep": [[[[[[[["all"]]]]]]]],
+    }
+
+    document = document_of(result_of(content, "json", sources=0).output, "markdown", "none")
+
+    assert re.findall(r"^- \*\*(\w+)\*\*", document, re.MULTILINE) == list(content)
+    assert "  | name | usd |\n  | --- | --- |\n  | a\\|b | 1 |\n  | c |  |\n" in document
+    assert f"- name: {'x' * 100}" in document
+    assert '[["all"]]' in document
+
+
+def test_csv_is_in_both_halves() -> None:
+    """Whoever asked for it may see only one."""
+    (answer,) = pages_of(result_of({"a": 1, "b": "x,y"}, "json", sources=0), format="csv")
+
+    assert answer.structured.untrusted is not None
+    assert answer.structured.untrusted.content == 'a,b\r\n1,"x,y"\r\n'
+    assert 'a,b\n1,"x,y"\n' in answer.text
