@@ -65,7 +65,9 @@ async def test_both_eras_see_the_same_definitions() -> None:
 
 async def test_schemas_use_only_what_every_client_accepts() -> None:
     """One schema with a `$ref` or a null type makes some clients refuse the whole list."""
-    for tool in await definitions():
+    tools = await definitions()
+    described = {tool["name"]: tool["inputSchema"]["properties"] for tool in tools}
+    for tool in tools:
         for schema in (tool["inputSchema"], tool["outputSchema"]):
             assert schema["type"] == "object"
             for part in parts(schema):
@@ -77,7 +79,8 @@ async def test_schemas_use_only_what_every_client_accepts() -> None:
                 if "enum" in part:
                     assert part["type"] == "string"
         assert tool["inputSchema"]["additionalProperties"] is False
-        assert all(member.get("description") for member in tool["inputSchema"]["properties"].values())
+        for name, member in tool["inputSchema"]["properties"].items():
+            assert member.get("description") or name in described["create_task"], (tool["name"], name)
 
 
 async def test_hints_are_promises_that_hold() -> None:
@@ -104,8 +107,8 @@ async def test_definitions_fit_the_budget_of_a_model(capsys: pytest.CaptureFixtu
     with capsys.disabled():
         print(f"\ntools/list: {read:,} bytes read by the model, {whole:,} in all")  # noqa: T201
 
-    assert read <= 10_500
-    assert whole <= 24_000
+    assert read <= 7_000
+    assert whole <= 20_000
     assert all(len(tool["description"]) <= 1_000 for tool in tools)
     assert len(INSTRUCTIONS) <= 1_500
 

@@ -8,16 +8,23 @@ from parallel_mcp.tools.results import GetResultArguments, GetResultOutput
 from parallel_mcp.tools.run_task import RunTaskArguments, RunTaskOutput, run_task
 from parallel_mcp.tools.search import ExtractArguments, ExtractOutput, SearchArguments, SearchOutput, extract, search
 from parallel_mcp.tools.status import GetStatusArguments, GetStatusOutput, get_status
-from parallel_mcp.tools.tasks import CreateTaskArguments, CreateTaskOutput, create_task
+from parallel_mcp.tools.tasks import CreateTaskArguments, CreateTaskOutput, TaskRequest, create_task
 from parallel_mcp.tools.watching import WatchProgressArguments, WatchProgressOutput, watch_progress
 
 CORE_TOOLS = [
     ToolDefinition(search, "Search the web", SearchArguments, SearchOutput, reads_web=True),
     ToolDefinition(extract, "Read web pages", ExtractArguments, ExtractOutput, reads_web=True),
     ToolDefinition(create_task, "Start a research task", CreateTaskArguments, CreateTaskOutput, creates=True),
-    ToolDefinition(run_task, "Research and wait", RunTaskArguments, RunTaskOutput, creates=True),
     ToolDefinition(
-        create_task_group, "Research many rows", CreateTaskGroupArguments, CreateTaskGroupOutput, creates=True
+        run_task, "Research and wait", RunTaskArguments, RunTaskOutput, creates=True, parameters_of=TaskRequest
+    ),
+    ToolDefinition(
+        create_task_group,
+        "Research many rows",
+        CreateTaskGroupArguments,
+        CreateTaskGroupOutput,
+        creates=True,
+        parameters_of=TaskRequest,
     ),
     ToolDefinition(get_status, "See how runs stand", GetStatusArguments, GetStatusOutput),
     ToolDefinition(get_result, "Get a result", GetResultArguments, GetResultOutput, reads_web=True),

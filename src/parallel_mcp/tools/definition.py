@@ -37,12 +37,15 @@ class ToolDefinition:
     output: type[BaseModel]
     reads_web: bool = False
     creates: bool = False
+    parameters_of: type[Arguments] | None = None  # of the tool that tells about parameters of these names
     folder: str = ""
     """Where its published definition is, for tools of a profile that share names with others."""
 
     def schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Input and output schema, made from the models."""
-        return published_schema(self.arguments, closed=True), published_schema(self.output)
+        known = self.parameters_of.model_fields if self.parameters_of else ()
+        arguments = published_schema(self.arguments, closed=True, told_elsewhere=known)
+        return arguments, published_schema(self.output)
 
     def tool(self) -> Tool:
         """The tool as the SDK serves it.
@@ -65,7 +68,6 @@ class ToolDefinition:
             resolved_params=dict(resolved),
             resolver_plans=build_resolver_plans(resolved, {"request"}),
             annotations=ToolAnnotations(
-                title=self.title,
                 read_only_hint=not self.creates,
                 destructive_hint=False,
                 idempotent_hint=not self.creates,

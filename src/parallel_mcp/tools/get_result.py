@@ -15,10 +15,10 @@ from parallel_mcp.tools.waiting import allowed_wait_s
 
 
 async def get_result(request: GetResultArguments, call: Call) -> CallToolResult:
-    """Get the result of a run with its numbered sources, or the table of a group, page by page if long. Free.
+    """Get the result of a run with numbered sources, or the table of a group. Free.
 
-    If the run is still active you get its status and the next call instead; of a group, the rows as they stand. Cite
-    sources by their numbers and addresses; check the fields named under "Check these" before relying on them.
+    Long ones come in pages. Not ready yet: you get the next call. Cite sources by number and address; check the fields
+    under "Check these" first.
     """
     wait_s = allowed_wait_s(request.wait_s, call)
     match handle_kind(request.id):

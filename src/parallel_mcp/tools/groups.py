@@ -65,10 +65,10 @@ class CreateTaskGroupOutput(Output):
 
 
 async def create_task_group(request: CreateTaskGroupArguments, call: Call) -> CallToolResult:
-    """Start the same task for up to 5,000 rows, each at the price of create_task; try one there first.
+    """Start one task for each of up to 5,000 rows, each at the price of create_task; try one there first.
 
-    Then watch_progress and get_result (a table) with the group_id. If rows are missing, repeat the call with group_id:
-    none is bought twice.
+    Parameters as create_task. Next: watch_progress with the group_id, then get_result. Rows missing? Repeat with
+    group_id: none is bought twice.
     """
     asked = prepared_group(request, call)
     if call.approval == "declined":

@@ -26,9 +26,7 @@ from parallel_mcp.tools.watching import LAST_LOOK_S
 class RunTaskArguments(TaskRequest):
     """Arguments of `run_task`."""
 
-    timeout_s: float | None = Field(
-        default=None, ge=0, description="Seconds to wait at most. Left out: what this client allows, 45 if unknown."
-    )
+    timeout_s: float | None = Field(default=None, ge=0, description="Most seconds to wait; best left out.")
 
 
 class RunTaskOutput(GetResultOutput):
@@ -40,11 +38,10 @@ class RunTaskOutput(GetResultOutput):
 
 
 async def run_task(request: RunTaskArguments, call: Call) -> CallToolResult:
-    """Start a research task, wait for it (45 s or more), and get its cited result if it is ready by then.
+    """create_task, watch_progress and get_result in one call.
 
-    As create_task, watch_progress and get_result in one call; costs as create_task. Best with lite, base and core-fast.
-    If the run takes longer you get its handle: go on with watch_progress, do not call this again. If your call times
-    out, calling again with the same arguments finds the same run and costs nothing.
+    Parameters and price as create_task; best with lite, base, core-fast. If it takes too long you get the run_id for
+    watch_progress. Repeating a call that timed out finds the same run, free.
     """
     deadline = anyio.current_time() + allowed_wait_s(request.timeout_s, call)
     started = await start(request, call, by=deadline + LAST_LOOK_S)

@@ -3,24 +3,35 @@
 Some clients refuse the whole tool list over one schema with these (API clients of several model vendors do).
 """
 
+from collections.abc import Collection
 from typing import Any, cast
 
 from pydantic import BaseModel
 
 
-def published_schema(model: type[BaseModel], *, closed: bool = False) -> dict[str, Any]:
-    """The schema of a model as clients see it; `closed` forbids unknown properties."""
+def published_schema(
+    model: type[BaseModel], *, closed: bool = False, told_elsewhere: Collection[str] = ()
+) -> dict[str, Any]:
+    """The schema of a model as clients see it; `closed` forbids unknown properties.
+
+    Of properties told elsewhere only the type is published: every byte is read by the model.
+    """
     raw = model.model_json_schema(by_alias=True)
     schema = _flat(raw, cast("dict[str, Any]", raw.pop("$defs", {})))
     schema.pop("description", None)  # the docstring of the model is for us
     if closed:
         schema["additionalProperties"] = False
+    for name in told_elsewhere:
+        for key in ("description", "enum"):
+            schema["properties"].get(name, {}).pop(key, None)
     return schema
 
 
 def _flat(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
     if reference := schema.get("$ref"):
         target = cast("dict[str, Any]", definitions[str(reference).removeprefix("#/$defs/")])
+        # The docstring of the model is for us; what a model is told stands at the property.
+        target = {key: value for key, value in target.items() if key != "description"}
         schema = {**target, **{key: value for key, value in schema.items() if key != "$ref"}}
     schema = _without_null(schema)
     if "$ref" in schema:
@@ -29,10 +40,10 @@ def _flat(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]
 
 
 def _worth_saying(key: str, value: Any) -> bool:
-    """Whether a model gains from it. Lengths are checked by us and named in errors; absent means empty anyway."""
-    if key in ("title", "minLength", "maxLength", "minItems", "maxItems"):
+    """Whether a model gains from it. Bounds are checked by us and named in errors; absent means empty anyway."""
+    if key in ("title", "minimum", "minLength", "maxLength", "minItems", "maxItems"):
         return False
-    return not (key == "default" and value in ("", 0, False, [], {})) and not (
+    return not (key == "default" and value in (None, "", 0, False, [], {})) and not (
         key == "additionalProperties" and value in (True, {})
     )
 

@@ -58,22 +58,17 @@ class SearchArguments(Arguments):
     objective: str = Field(
         default="",
         max_length=5_000,
-        description="What to find out, self-contained, in a sentence or two; may name sources.",
+        description="What to find out, self-contained.",
     )
     search_queries: list[Annotated[str, StringConstraints(max_length=MAX_QUERY_CHARS)]] = Field(
         default=[],
         max_length=MAX_QUERIES,
-        description="2 or 3 keyword queries of 3 to 6 words (at most 5), each from another angle. "
-        "Left out, one is made from the objective.",
+        description="2 to 5 of 3 to 6 keywords, each from another angle.",
     )
-    include_domains: Domains = Field(
-        default=[], description="Only these domains; only if the user asks, since it makes results worse."
-    )
-    exclude_domains: Domains = Field(default=[], description="Never these domains; only if the user asks.")
-    after_date: Day = Field(default="", description="Only pages after this day (YYYY-MM-DD); only if the user asks.")
-    session_id: str = Field(
-        default="", max_length=1_000, description="session_id of an earlier answer on the same question."
-    )
+    include_domains: Domains = Field(default=[], description="Only if the user asks: it makes results worse.")
+    exclude_domains: Domains = Field(default=[], description="Only if the user asks.")
+    after_date: Day = Field(default="", description="YYYY-MM-DD; only if the user asks.")
+    session_id: str = Field(default="", max_length=1_000, description="From an earlier answer on this.")
 
 
 class WebPage(Output):
@@ -105,10 +100,9 @@ class SearchOutput(Output):
 
 
 async def search(request: SearchArguments, call: Call) -> CallToolResult:
-    """Search the web and get excerpts of the best pages in about a second. Costs half a cent.
+    """Search the web: excerpts of the best pages in a second, for $0.005.
 
-    For questions that a few pages answer. Give objective, search_queries, or both. Use extract to read a page found
-    here, and create_task for research that needs many sources. Cite the numbered sources you use.
+    For questions that a few pages answer. Give objective, search_queries, or both.
     """
     answer = await call.api.search(
         SearchRequest(
@@ -127,15 +121,11 @@ class ExtractArguments(Arguments):
     """Arguments of `extract`."""
 
     urls: list[Annotated[str, StringConstraints(strip_whitespace=True, max_length=2_000)]] = Field(
-        min_length=1, max_length=MAX_URLS, description="1 to 20 addresses, http or https."
+        min_length=1, max_length=MAX_URLS, description="1 to 20."
     )
-    objective: str = Field(
-        default="", max_length=5_000, description="What to look for; focuses the excerpts. Left out, whole pages come."
-    )
-    full_content: bool = Field(default=False, description="Also the full text of each page, from its top.")
-    session_id: str = Field(
-        default="", max_length=1_000, description="session_id of an earlier answer on the same question."
-    )
+    objective: str = Field(default="", max_length=5_000, description="What to look for; whole pages if left out.")
+    full_content: bool = Field(default=False, description="Also the full text of each page.")
+    session_id: str = Field(default="", max_length=1_000, description="From an earlier answer on this.")
 
     @field_validator("urls")
     @classmethod
@@ -171,10 +161,9 @@ class ExtractOutput(Output):
 
 
 async def extract(request: ExtractArguments, call: Call) -> CallToolResult:
-    """Read up to 20 web pages or PDFs as Markdown. Costs a tenth of a cent a page.
+    """Read up to 20 web pages or PDFs as Markdown, for $0.001 each.
 
-    Pages that cannot be read are listed with the reason; the others still come. Long pages are cut so that all fit:
-    give an objective to get the passages that matter.
+    Long pages are cut so that all fit: give an objective to get the passages that matter.
     """
     answer = await call.api.extract(
         ExtractRequest(

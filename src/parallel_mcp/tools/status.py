@@ -30,9 +30,9 @@ class GetStatusArguments(Arguments):
     ids: list[str] = Field(
         default=[],
         max_length=MAX_IDS,
-        description="Handles of runs (trun_…) or groups (tgrp_…). Left out: the recent ones.",
+        description="Handles (trun_…, tgrp_…); the recent ones if left out.",
     )
-    limit: int = Field(default=10, description="How many recent ones, 1 to 20.")
+    limit: int = Field(default=10, description="Recent ones, 1 to 20.")
 
 
 class StatusLine(Output):
@@ -63,10 +63,9 @@ class GetStatusOutput(Output):
 
 
 async def get_status(request: GetStatusArguments, call: Call) -> CallToolResult:
-    """See how runs and groups stand, without waiting: status, age and the next call for each. Free.
+    """See at once how runs and groups stand, each with its next call. Free.
 
-    Without ids: the runs created here recently, newest first, for example to find a run whose id was lost. To wait
-    for a run use watch_progress instead of calling this again and again.
+    Without ids: the newest created here, to find one whose id was lost. To wait use watch_progress.
     """
     for handle in request.ids:
         if handle_kind(handle, "ids") == "findall":

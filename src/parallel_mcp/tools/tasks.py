@@ -42,33 +42,26 @@ class TaskRequest(Arguments):
     input: str = Field(
         default="",
         max_length=25_000,
-        description="What to research, self-contained: entity, scope, period. This or input_fields.",
+        description="What to research, self-contained: entity, scope, period.",
     )
     input_fields: dict[str, Any] = Field(
-        default={}, description='Instead of input: named values, such as {"company": "Acme", "website": "acme.com"}.'
+        default={}, description='Instead of input: named values, as {"company": "Acme"}.'
     )
     output: str = Field(
-        default="", max_length=15_000, description="What the report should contain. Left out: a Markdown report."
+        default="", max_length=15_000, description="What the report should contain; Markdown if left out."
     )
     output_schema: dict[str, Any] = Field(
         default={},
-        description="Instead of output: a flat JSON Schema (root object) of the fields wanted, each described; "
-        "no fields for sources, every result has them.",
+        description="Instead of output: flat JSON Schema (object) of described fields; sources come anyway.",
     )
-    processor: Annotated[
-        ProcessorName | None, Field(description="Left out: the server's default, core-fast unless set otherwise.")
-    ] = None
-    include_domains: Domains = Field(default=[], description="Only these domains; only if the user asks.")
-    exclude_domains: Domains = Field(default=[], description="Never these domains; only if the user asks.")
-    after_date: Day = Field(default="", description="Only sources after this day (YYYY-MM-DD); only if the user asks.")
-    previous_interaction_id: str = Field(
-        default="", description="run_id of a completed run whose context this one continues."
-    )
-    metadata: dict[str, Any] = Field(default={}, description="Labels: keys up to 16 characters, values up to 512.")
-    idempotency_key: IdempotencyKey = Field(
-        default="", description="Same key, same run. At most 64 letters, digits, _ or -."
-    )
-    force_new: bool = Field(default=False, description="Start another run although an equal one is active.")
+    processor: Annotated[ProcessorName | None, Field(description="Usually core-fast if left out.")] = None
+    include_domains: Domains = Field(default=[], description="Only if the user asks.")
+    exclude_domains: Domains = Field(default=[], description="Only if the user asks.")
+    after_date: Day = Field(default="", description="YYYY-MM-DD; only if the user asks.")
+    previous_interaction_id: str = Field(default="", description="run_id of a completed run to build on.")
+    metadata: dict[str, Any] = Field(default={}, description="Labels.")
+    idempotency_key: IdempotencyKey = Field(default="", description="Same key, same run.")
+    force_new: bool = Field(default=False, description="Even if an equal run is active.")
 
 
 class CreateTaskArguments(TaskRequest):
@@ -91,12 +84,11 @@ class CreateTaskOutput(Output):
 
 
 async def create_task(request: CreateTaskArguments, call: Call) -> CallToolResult:
-    """Start a research task on the web and get its run_id at once; the work goes on without you.
+    """Start a research task on the web; gives its run_id at once and goes on without you.
 
-    Costs money for each new run. Usual choices: lite $0.005 (10 s to 60 s, a fact or two), core-fast $0.025 (under
-    two minutes, default), pro-fast $0.10 (minutes, exploratory), ultra $0.30 (5 to 25 min, deep research); dearer ones
-    exist. Then call watch_progress with the run_id, and get_result once it is ready. There is no cancel: a run
-    that is started is billed. Try one run before starting many.
+    Costs money: lite $0.005 (seconds, a fact or two), core-fast $0.025 (under 2 min, default), pro-fast $0.10
+    (minutes), ultra $0.30 (5 to 25 min, deep research); others up to $2.40. There is no cancel. Next: watch_progress,
+    then get_result.
     """
     started = await start(request, call, by=anyio.current_time() + allowed_wait_s(None, call))
     return _created_reply(started)

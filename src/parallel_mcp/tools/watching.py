@@ -43,11 +43,9 @@ LAST_LOOK_S = 0.9
 class WatchProgressArguments(Arguments):
     """Arguments of `watch_progress`."""
 
-    id: str = Field(description="Handle of the run (trun_…) or group (tgrp_…).")
-    timeout_s: float | None = Field(
-        default=None, ge=0, description="Seconds to wait at most. Left out: what this client allows, 45 if unknown."
-    )
-    cursor: str = Field(default="", description="cursor of its last watch: gives only what is new since.")
+    id: str = Field(description="Handle (trun_…, tgrp_…).")
+    timeout_s: float | None = Field(default=None, ge=0, description="Most seconds to wait; best left out.")
+    cursor: str = Field(default="", description="That of the last watch: gives only what is new.")
 
 
 class WatchProgressOutput(Output):
@@ -84,10 +82,9 @@ class Watched(Generic[_Snapshot]):
 
 
 async def watch_progress(request: WatchProgressArguments, call: Call) -> CallToolResult:
-    """Wait for a run or group as long as your client allows (45 s or more), reporting progress meanwhile. Free.
+    """Wait for a run or group as long as your client allows (45 s or more), with progress. Free.
 
-    Returns early when it ends. If it is still active, call again with the returned cursor, as often as needed:
-    the work goes on between the calls, and leaving it costs nothing more. When result_ready is true call get_result.
+    Still active? Call again with the returned cursor, as often as needed. When result_ready is true call get_result.
     """
     wait_s = allowed_wait_s(request.timeout_s, call)
     match handle_kind(request.id):
