@@ -1,5 +1,6 @@
 """A client of our server over each transport, and what tests read from its answers."""
 
+import os
 import sys
 import threading
 from collections.abc import AsyncGenerator, Generator, Mapping
@@ -59,6 +60,7 @@ def stdio_server(base_url: str, key: str, environment: Mapping[str, str] | None 
         "PARALLEL_BASE_URL": base_url,
         "PARALLEL_MCP_LEDGER": "memory",
         **({"PARALLEL_API_KEY": key} if key else {}),
+        **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
         **(environment or {}),
     }
     return StdioServerParameters(command=sys.executable, args=["-W", "error", "-m", "parallel_mcp"], env=given)

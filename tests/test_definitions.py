@@ -13,9 +13,10 @@ from mcp import Client
 
 from parallel_mcp.server import INSTRUCTIONS, build_server
 from parallel_mcp.settings import load_settings
+from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
 from parallel_mcp.tools import CORE_TOOLS
 from parallel_mcp.tools.definition import PUBLISHED
-from tests.connecting import LEGACY, MODERN
+from tests.connecting import LEGACY, MODERN, connected
 
 FORBIDDEN = {"$ref", "$defs", "anyOf", "oneOf", "allOf", "not", "const", "title", "exclusiveMinimum", "format"}
 READ_ONLY = {"search", "extract", "get_status", "get_result", "watch_progress"}
@@ -56,6 +57,17 @@ async def publish(made: dict[str, tuple[dict[str, Any], dict[str, Any]]]) -> Non
 def written(tool: dict[str, Any]) -> str:
     """A definition as it stands in its file."""
     return json.dumps(tool, indent=2, ensure_ascii=False) + "\n"
+
+
+async def test_each_start_lists_the_same_bytes() -> None:
+    """Prompt caches of clients depend on it."""
+    with serving(Simulator(SimulatorConfig())) as url:
+        seen: set[bytes] = set()
+        for _ in range(5):
+            async with connected("stdio", url) as client:
+                seen.add((await client.list_tools()).model_dump_json().encode())
+
+    assert len(seen) == 1
 
 
 async def test_both_eras_see_the_same_definitions() -> None:

@@ -114,6 +114,7 @@ async def test_templates_are_listed(upstream: Upstream, mode: str) -> None:
     assert [(template.uri_template, template.mime_type) for template in templates] == [
         ("parallel://runs/{run_id}/report.md", "text/markdown"),
         ("parallel://runs/{run_id}/result.json", "application/json"),
+        ("parallel://groups/{group_id}/result.csv", "text/csv"),
     ]
     assert all(template.title and template.description for template in templates)
     assert resources == []
@@ -213,3 +214,19 @@ async def test_large_report_is_whole_where_the_connection_takes_it(upstream: Ups
         report = await read(client, f"parallel://runs/{run_id}/report.md")
 
     assert len(report.text.encode()) > 1_200_000
+
+
+async def test_table_of_a_group_is_the_joined_pages_of_its_csv(client: Client) -> None:
+    """A person wants the file, not pages of it."""
+    rows = [{"city": f"City {number}"} for number in range(30)]
+    group_id = structured(await client.call_tool("create_task_group", {"rows": rows, "processor": "lite"}))["group_id"]
+    await client.call_tool("watch_progress", {"id": group_id})
+    pages = [page async for page in pages_of(client, group_id, format="csv", max_chars=1_000)]
+
+    table = await read(client, f"parallel://groups/{group_id}/result.csv")
+
+    assert table.mime_type == "text/csv"
+    assert len(pages) > 1
+    assert "".join(pages) == table.text
+    with pytest.raises(MCPError, match="group_id"):
+        await read(client, "parallel://groups/trun_1/result.csv")

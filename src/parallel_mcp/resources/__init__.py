@@ -5,9 +5,10 @@ of `RESOURCES`, and a function of the call and of the variables in its address.
 """
 
 from parallel_mcp.resources.definition import ResourceDefinition
+from parallel_mcp.resources.groups import group_table
 from parallel_mcp.resources.runs import run_report, run_result
 from parallel_mcp.settings import Settings
-from parallel_mcp.tasks.handles import RUN_REPORT, RUN_RESULT
+from parallel_mcp.tasks.handles import GROUP_TABLE, RUN_REPORT, RUN_RESULT
 
 RESOURCES = [
     ResourceDefinition(
@@ -25,6 +26,14 @@ RESOURCES = [
         "The exact content of the result of a finished run.",
         "application/json",
         run_result,
+    ),
+    ResourceDefinition(
+        GROUP_TABLE,
+        "group_table",
+        "Table of a group",
+        "All rows of a group as CSV: what was asked beside what was found, failed rows with their reason.",
+        "text/csv",
+        group_table,
     ),
 ]
 

@@ -1,40 +1,35 @@
 """Runs as resources."""
 
 from parallel_mcp.api.models import TaskRunResult
-from parallel_mcp.errors import InvalidArguments, NotFound, RunStillActive
-from parallel_mcp.render.budget import json_bytes
+from parallel_mcp.errors import NotFound, RunStillActive
 from parallel_mcp.render.documents import document_of
 from parallel_mcp.render.untrusted import marked
+from parallel_mcp.resources.sending import sendable
 from parallel_mcp.tasks.handles import platform_link, run_handle
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.results import read_result
-
-# Clients built on the Python and Go SDKs refuse a larger event of a stream, and before this revision of the protocol
-# every answer over HTTP is one.
-MAX_EVENT_BYTES = 1_000_000
-PLAIN_ANSWERS_SINCE = "2026-07-28"
 
 
 async def run_report(call: Call, run_id: str) -> str:
     """The whole result as Markdown between marks: the pages of `get_result`, joined.
 
     Raises:
-        ResearchError: See `_finished`, `_sendable`.
+        ResearchError: See `_finished`, `sendable`.
     """
     result = await _finished(call, run_id)
     run = result.run
     document = marked(document_of(result.output, "markdown", "brief"))
-    return _sendable(f"Result of {run.run_id} ({run.processor}, {run.status}).\n{document}\n", call, run_id)
+    return sendable(f"Result of {run.run_id} ({run.processor}, {run.status}).\n{document}\n", call, run_id)
 
 
 async def run_result(call: Call, run_id: str) -> str:
     """The content of the result as JSON, exact.
 
     Raises:
-        ResearchError: See `_finished`, `_sendable`.
+        ResearchError: See `_finished`, `sendable`.
     """
     result = await _finished(call, run_id)
-    return _sendable(document_of(result.output, "json", "none"), call, run_id)
+    return sendable(document_of(result.output, "json", "none"), call, run_id)
 
 
 async def _finished(call: Call, run_id: str) -> TaskRunResult:
@@ -52,18 +47,3 @@ async def _finished(call: Call, run_id: str) -> TaskRunResult:
     if found.is_active:
         raise RunStillActive(f"The run {run_id} is {found.status}: there is no result yet")
     raise NotFound(f"The run {run_id} is {found.status} and has no result; see {platform_link(run_id)}")
-
-
-def _sendable(text: str, call: Call, run_id: str) -> str:
-    """The text, unless it is too large for this connection.
-
-    Raises:
-        InvalidArguments: It is.
-    """
-    is_event = call.ctx.headers is not None and (call.ctx.protocol_version or "") < PLAIN_ANSWERS_SINCE
-    if is_event and (size := json_bytes(text)) > MAX_EVENT_BYTES:
-        raise InvalidArguments(
-            f"This resource has {size:,} bytes, more than your client takes in one answer over HTTP. "
-            f'Read it in pages: get_result(id="{run_id}")'
-        )
-    return text

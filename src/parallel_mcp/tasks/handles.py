@@ -15,6 +15,7 @@ GROUP_LINK = "https://platform.parallel.ai/view/task-run-group/{}"
 
 RUN_REPORT = "parallel://runs/{run_id}/report.md"
 RUN_RESULT = "parallel://runs/{run_id}/result.json"
+GROUP_TABLE = "parallel://groups/{group_id}/result.csv"
 
 
 def handle_kind(handle: str, argument: str = "id") -> HandleKind:

@@ -29,7 +29,7 @@ from parallel_mcp.render.table_pages import (
 from parallel_mcp.render.tables import Columns, TableRow, columns_of, csv_line, markdown_header
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.group_rows import GroupRow, rows_of_group
-from parallel_mcp.tasks.handles import platform_link
+from parallel_mcp.tasks.handles import GROUP_TABLE, platform_link
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import next_call
 from parallel_mcp.tools.result_pages import (
@@ -164,6 +164,7 @@ def _answer(request: GetResultArguments, group: TaskGroup, table: _Table, start:
         page=PageInfo(start=page.start, end=page.end, total=page.total),
         cursor=cursor or None,
         link=platform_link(group.taskgroup_id),
+        resource=GROUP_TABLE.format(group_id=group.taskgroup_id) if page.start == 0 else None,
         remark=_remark(group, page),
         next=_next(request, group, cursor),
         untrusted=_content(request, columns, page),
@@ -200,6 +201,8 @@ def _text(request: GetResultArguments, structured: GetResultOutput, page: TableP
     lines.append(marked(page.text))
     if request.citations != "none" and page.start == 0 and page.rows:
         lines.append('Sources and full texts of a row: get_result(id=its run_id, citations="full").')
+    if structured.resource:
+        lines.append(f"All of it as CSV: resource {structured.resource}")
     if structured.cursor and not structured.is_final:
         lines.append(f"Next page: {next_page_call(request, structured.cursor)}")
     if structured.next:
