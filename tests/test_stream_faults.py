@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from mcp import Client
 
 from parallel_mcp.tasks.feed import Pace
+from parallel_mcp.tasks.feeds import sharing_feeds
 from parallel_mcp.tasks.run_feed import RunFeed
 from parallel_mcp.tasks.trace import FORGOTTEN, KEPT_MESSAGES, Message, Replay, Trace
 from tests.conftest import Upstream
@@ -227,15 +228,17 @@ QUICK = Pace(
     pause_s=0.02,
     poll_s=0.02,
     max_poll_s=0.2,
+    tick_s=0.01,
 )
 
 
 async def followed(url: str, pace: Pace) -> RunFeed:
     """A feed that has followed the recorded run to its end, at a pace that a test can wait for."""
-    async with connected_api(url) as api:
-        feed = RunFeed(api, RUN_ID, pace)
+    async with connected_api(url) as api, sharing_feeds(pace) as feeds, feeds.of_run(api, "owner", RUN_ID) as feed:
         with anyio.fail_after(20):
-            await feed.keep_current()
+            while not feed.ended:
+                await feed.changed.wait()
+    assert feed.failure is None
     return feed
 
 

@@ -7,7 +7,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import anyio
@@ -36,6 +36,7 @@ class Pace:
     poll_s: float = 2.0  # between looks at the status while connecting brings nothing (grows)
     max_poll_s: float = 15.0
     doubt_s: float = 2.0  # between looks at the status because of errors in the stream
+    tick_s: float = 0.5  # how exactly silences are measured
 
 
 USUAL_PACE = Pace()
@@ -44,18 +45,19 @@ USUAL_PACE = Pace()
 class Feed(ABC):
     """What is known of something that goes on upstream, kept up to date.
 
-    `changed` is replaced and set at each change, so nobody who waits is left behind.
+    `changed` is replaced and set at each change, so nobody who waits is left behind. While `keep_current` runs,
+    `attend` has to be called when `attend_at` has come: one timer for all feeds takes less memory than one for each.
     """
 
     says_more_after_the_end: ClassVar[bool] = False  # whether events worth hearing may follow the one that tells it
 
-    def __init__(self, pace: Pace = USUAL_PACE) -> None:
+    def __init__(self, pace: Pace) -> None:
         self.ended = False
         self.failure: ResearchError | None = None
         self.changed = anyio.Event()
         self._pace = pace
         self._news = 0  # changes told by streams or statuses
-        self._heard_at = -float("inf")
+        self._open: _Connection | None = None
         self._doubted_at = -float("inf")
 
     # ---- what a feed of one kind knows
@@ -113,37 +115,40 @@ class Feed(ABC):
         fruitless = 0  # connections since the last one that brought news
         while True:
             known = self._news
-            stream = _Connection()
-            await self._follow_stream(stream, fruitless)
+            stream = self._connection(fruitless)
+            await self._follow_stream(stream)
             if stream.told_the_end:
                 return
             fruitless = 0 if self._news > known else fruitless + 1
             if await self._has_ended_by_status() or await self._ends_while_pausing(fruitless, stream.failure):
-                await self._read_stream(_Connection())  # for what happened since the stream broke
+                await self._read_stream(self._connection(0))  # for what happened since the stream broke
                 return
 
-    async def _follow_stream(self, stream: _Connection, fruitless: int) -> None:
+    def _connection(self, fruitless: int) -> _Connection:
+        now = anyio.current_time()
+        scope = anyio.CancelScope(deadline=now + self._pace.connection_s)
+        return _Connection(scope, now, silent_for_s=_grown(self._pace.silent_connection_s, 2, fruitless))
+
+    async def _follow_stream(self, stream: _Connection) -> None:
         """Read one connection to its end, to the end of all, or until it has been silent for too long."""
-        async with anyio.create_task_group() as reading:
-            reading.cancel_scope.deadline = anyio.current_time() + self._pace.connection_s
-
-            async def end_when_silent() -> None:
-                await self._wait_for_silence(stream, _grown(self._pace.silent_connection_s, 2, fruitless))
-                reading.cancel_scope.cancel()
-
-            reading.start_soon(end_when_silent)
+        self._open = stream
+        try:
             await self._read_stream(stream)
-            reading.cancel_scope.cancel()
+        finally:
+            self._open = None
+            if stream.look is not None:
+                stream.look.cancel()
 
     async def _read_stream(self, stream: _Connection) -> None:
         """Read to the end of the stream; where all is over, until it has no more to say."""
-        self._heard_at = anyio.current_time()
-        over_at = self._heard_at if self.is_over else float("inf")
+        over_at = stream.opened_at if self.is_over else float("inf")
         try:
-            with anyio.CancelScope(deadline=over_at + self._pace.last_words_s) as hearing:
+            with stream.scope as scope:
+                at_latest = scope.deadline
+                scope.deadline = min(at_latest, over_at + self._pace.last_words_s)
                 async with self.connect() as events:
                     async for event in events:
-                        self._heard_at = anyio.current_time()
+                        stream.heard_at = anyio.current_time()
                         self.take(event)
                         stream.note(self.tells_end(event))
                         if stream.told_the_end and not self.says_more_after_the_end:
@@ -151,28 +156,48 @@ class Feed(ABC):
                         if isinstance(event, ErrorEvent):
                             await self._look_in_doubt()
                         if self.is_over:
-                            over_at = min(over_at, self._heard_at)
-                            all_by = over_at + self._pace.all_last_words_s
-                            hearing.deadline = min(all_by, self._heard_at + self._pace.last_words_s)
+                            over_at = min(over_at, stream.heard_at)
+                            all_by = min(at_latest, over_at + self._pace.all_last_words_s)
+                            scope.deadline = min(all_by, stream.heard_at + self._pace.last_words_s)
             stream.told_the_end = stream.ends_with_the_end
         except ResearchError as error:
             logger.info("An event stream failed: %s", error)
             stream.failure = error
 
-    # ---- the status
+    # ---- silence
 
-    async def _wait_for_silence(self, stream: _Connection, bound_s: float) -> None:
-        """Read the status at each silence; return if it is over behind it, or if it lasted for `bound_s`."""
-        await anyio.sleep(self._pace.first_event_s)
-        if not stream.has_begun and await self._is_over_at_a_look():
+    @property
+    def attend_at(self) -> float:
+        """When `attend` will have something to do: the open connection may have begun to be silent by then."""
+        stream = self._open
+        if stream is None or stream.look is not None:
+            return float("inf")
+        if not stream.has_begun and stream.looked_at is None:
+            return stream.opened_at + self._pace.first_event_s
+        silent_since = max(stream.heard_at, stream.looked_at or 0.0)
+        return min(silent_since + self._pace.silence_s, stream.heard_at + stream.silent_for_s)
+
+    async def attend(self) -> None:
+        """Close a connection that has been silent for too long, or behind whose silence it is over.
+
+        Ends early with the connection. Calls that have nothing to do cost nothing.
+        """
+        stream, now = self._open, anyio.current_time()
+        if stream is None or now < self.attend_at:
             return
-        silent_s = 0.0
-        while silent_s < bound_s:
-            heard_at = self._heard_at
-            await anyio.sleep_until(heard_at + silent_s + self._pace.silence_s)
-            silent_s = silent_s + self._pace.silence_s if self._heard_at == heard_at else 0.0
-            if silent_s and await self._is_over_at_a_look():
-                return
+        if now >= stream.heard_at + stream.silent_for_s:
+            stream.scope.cancel()
+            return
+        stream.looked_at = now
+        stream.look = anyio.CancelScope()
+        try:
+            with stream.look:
+                if await self._is_over_at_a_look():
+                    stream.scope.cancel()
+        finally:
+            stream.look = None
+
+    # ---- the status
 
     async def _look_in_doubt(self) -> None:
         """An error in the stream leaves open what became of it: look, but not at each of many errors."""
@@ -217,14 +242,23 @@ class Feed(ABC):
         return False
 
 
+@dataclass(eq=False, slots=True)
 class _Connection:
-    """What one connection to an event stream has come to."""
+    """One connection to an event stream, and what it has come to."""
 
-    def __init__(self) -> None:
-        self.failure: ResearchError | None = None
-        self.has_begun = False
-        self.told_the_end = False
-        self.ends_with_the_end = False
+    scope: anyio.CancelScope
+    opened_at: float
+    silent_for_s: float  # at most
+    heard_at: float = field(init=False)
+    looked_at: float | None = None  # because it was silent
+    look: anyio.CancelScope | None = None  # one that goes on
+    failure: ResearchError | None = None
+    has_begun: bool = False
+    told_the_end: bool = False
+    ends_with_the_end: bool = False
+
+    def __post_init__(self) -> None:
+        self.heard_at = self.opened_at
 
     def note(self, tells_end: bool | None) -> None:
         """The state as it is comes first, what happened before after it; the end told after that is the end."""

@@ -7,12 +7,13 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
 
-from parallel_mcp.tasks.feed import Feed
+from parallel_mcp.tasks.feed import USUAL_PACE, Feed, Pace
 from parallel_mcp.tasks.group_feed import GroupFeed
 from parallel_mcp.tasks.run_feed import RunFeed
 
@@ -36,24 +37,26 @@ class _Shared:
 
 
 @asynccontextmanager
-async def sharing_feeds() -> AsyncGenerator[Feeds]:
+async def sharing_feeds(pace: Pace = USUAL_PACE) -> AsyncGenerator[Feeds]:
     """The feeds for as long as the server runs; what still streams when it stops is closed."""
     async with anyio.create_task_group() as streaming:
-        yield Feeds(streaming)
+        yield Feeds(streaming, pace)
         streaming.cancel_scope.cancel()
 
 
 class Feeds:
     """Opens a feed for the first watcher, and closes it a little after the last one has gone."""
 
-    def __init__(self, tasks: TaskGroup) -> None:
+    def __init__(self, tasks: TaskGroup, pace: Pace) -> None:
         self._tasks = tasks
+        self._pace = pace
+        self._is_attending = False
         self._shared: defaultdict[_Key, list[_Shared]] = defaultdict(list)
 
     @asynccontextmanager
     async def of_run(self, api: ParallelApi, owner: str, run_id: str) -> AsyncGenerator[RunFeed]:
         """The feed of a run, for as long as the block lasts. A late watcher gets what is known already at once."""
-        async with self._joined((owner, run_id), lambda: RunFeed(api, run_id), lambda _: True) as feed:
+        async with self._joined((owner, run_id), lambda: RunFeed(api, run_id, self._pace), lambda _: True) as feed:
             yield feed
 
     @asynccontextmanager
@@ -61,7 +64,7 @@ class Feeds:
         """A feed of a group that has everything behind the event `after`; as `of_run`."""
 
         def opened() -> GroupFeed:
-            return GroupFeed(api, group_id, after)
+            return GroupFeed(api, group_id, after, self._pace)
 
         def goes_back_far_enough(feed: GroupFeed) -> bool:
             return feed.place_after(after) is not None
@@ -96,6 +99,9 @@ class Feeds:
         shared = _Shared(feed)
         self._shared[key].append(shared)
         self._tasks.start_soon(self._keep_current, key, shared)
+        if not self._is_attending:
+            self._is_attending = True
+            self._tasks.start_soon(self._keep_attending)
         return shared
 
     async def _keep_current(self, key: _Key, shared: _Shared) -> None:
@@ -110,3 +116,19 @@ class Feeds:
             if not self._shared[key]:
                 del self._shared[key]
             shared.feed.stop()
+
+    async def _keep_attending(self) -> None:
+        """The one timer of all feeds, for as long as there are any."""
+        while self._shared:
+            await anyio.sleep(self._pace.tick_s)
+            now = anyio.current_time()
+            for shared in chain.from_iterable(self._shared.values()):
+                if shared.feed.attend_at <= now:
+                    self._tasks.start_soon(self._attend, shared.feed)
+        self._is_attending = False
+
+    async def _attend(self, feed: Feed) -> None:
+        try:
+            await feed.attend()
+        except Exception:  # as above
+            logger.exception("Looking after a watch failed in this server")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from parallel_mcp.api.models import Event, GroupStatusEvent, RunStateEvent, TaskGroup, TaskGroupStatus, TaskRun
 from parallel_mcp.errors import RequestRejected
-from parallel_mcp.tasks.feed import USUAL_PACE, Feed, Pace
+from parallel_mcp.tasks.feed import Feed, Pace
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
@@ -32,7 +32,7 @@ class GroupFeed(Feed):
 
     says_more_after_the_end = True  # a status is not promised to come after the row that it counts
 
-    def __init__(self, api: ParallelApi, group_id: str, after: str = "", pace: Pace = USUAL_PACE) -> None:
+    def __init__(self, api: ParallelApi, group_id: str, after: str, pace: Pace) -> None:
         super().__init__(pace)
         self.group_id = group_id
         self.group: TaskGroup | None = None

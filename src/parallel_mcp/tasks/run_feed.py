@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, TypeVar
 
 from parallel_mcp.api.models import Event, ProgressMessageEvent, ProgressStatsEvent, RunStateEvent, TaskRun
-from parallel_mcp.tasks.feed import USUAL_PACE, Feed, Pace
+from parallel_mcp.tasks.feed import Feed, Pace
 from parallel_mcp.tasks.trace import Message, Replay, Trace
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ _Number = TypeVar("_Number", int, float)
 class RunFeed(Feed):
     """What is known of a run. Each connection to its stream replays its messages from the start."""
 
-    def __init__(self, api: ParallelApi, run_id: str, pace: Pace = USUAL_PACE) -> None:
+    def __init__(self, api: ParallelApi, run_id: str, pace: Pace) -> None:
         super().__init__(pace)
         self.run_id = run_id
         self.run: TaskRun | None = None
