@@ -11,6 +11,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 import schemathesis
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.checks import CHECKS
 from starlette.types import Receive, Scope, Send
 
-from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
+from parallel_mcp.simulator import Simulator, SimulatorConfig
 from tests.simulator.calls import FINDALL, KEY, MONITOR, read_events
 from tests.simulator.document import assert_is_event, document_path
 
@@ -54,23 +55,32 @@ UNDOCUMENTED = {
 
 
 class Subject:
-    """A simulator with a run, a group, a FindAll run and a monitor, addressed by every second request."""
+    """A simulator with one of each thing there is, addressed by every second request."""
 
     def __init__(self) -> None:
         often = {"creates_per_minute": 10**9, "searches_per_minute": 10**9, "findalls_per_hour": 10**9}
         config = SimulatorConfig(speed=1e6, balance_usd=1e9, monitors_per_minute=10**9, **often)
         self.simulator = Simulator(config)
         self.numbers = count()
-        self.ids = self._created()
+        self.ids = anyio.run(self._created)
 
-    def _created(self) -> dict[str, str]:
-        with serving(self.simulator) as url, httpx.Client(base_url=url, headers=KEY) as http:
-            group = http.post("/v1/tasks/groups", json={}).json()["taskgroup_id"]
+    async def _created(self) -> dict[str, str]:
+        async with self._client() as http:
+            group = (await http.post("/v1/tasks/groups", json={})).json()["taskgroup_id"]
             runs = {"inputs": [{"input": "Offshore wind", "processor": "pro"}]}
-            run_id = http.post(f"/v1/tasks/groups/{group}/runs", json=runs).json()["run_ids"][0]
-            findall = http.post("/v1beta/findall/runs", json=FINDALL).json()["findall_id"]
-            monitor = http.post("/v1/monitors", json=MONITOR).json()["monitor_id"]
-        return {"taskgroup_id": group, "run_id": run_id, "findall_id": findall, "monitor_id": monitor}
+            run_id = (await http.post(f"/v1/tasks/groups/{group}/runs", json=runs)).json()["run_ids"][0]
+        return {"taskgroup_id": group, "run_id": run_id}
+
+    async def _created_anew(self, story: str) -> dict[str, str]:
+        """Create what the API can cancel, so that nothing is said of cancelled things only."""
+        async with self._client() as http:
+            findall = await http.post("/v1beta/findall/runs", json=FINDALL | {"metadata": {"sim": story}})
+            monitor = await http.post("/v1/monitors", json=MONITOR)
+        return {"findall_id": findall.json()["findall_id"], "monitor_id": monitor.json()["monitor_id"]}
+
+    def _client(self) -> httpx.AsyncClient:
+        transport = httpx.ASGITransport(self.simulator.app)
+        return httpx.AsyncClient(transport=transport, base_url="http://simulator", headers=KEY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer with a valid key: other checks than these are about keys."""
@@ -78,11 +88,17 @@ class Subject:
         await self.simulator.app({**scope, "headers": [*headers, (b"x-api-key", b"key")]}, receive, send)
 
     def aim(self, case: schemathesis.Case[Any]) -> None:
-        """Let every second request make sense where the document says too little: ids, names, limits."""
+        """Let every second request make sense where the document says too little: ids, cursors, names, limits."""
         if next(self.numbers) % 2:
             return
-        for name in self.ids.keys() & (case.path_parameters or {}).keys():
+        names = (case.path_parameters or {}).keys()
+        if names & {"findall_id", "monitor_id"}:
+            story = "never" if case.operation.label.endswith("/cancel") else ""
+            self.ids |= anyio.run(self._created_anew, story)
+        for name in self.ids.keys() & names:
             case.path_parameters[name] = self.ids[name]
+        for cursor in {"cursor", "last_event_id"} & (case.query or {}).keys():
+            del case.query[cursor]
         _name_processors(case.body)
         _keep_limits(case.body)
 
