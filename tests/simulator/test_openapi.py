@@ -58,8 +58,14 @@ class Subject:
     """A simulator with one of each thing there is, addressed by every second request."""
 
     def __init__(self) -> None:
-        often = {"creates_per_minute": 10**9, "searches_per_minute": 10**9, "findalls_per_hour": 10**9}
-        config = SimulatorConfig(speed=1e6, balance_usd=1e9, monitors_per_minute=10**9, **often)
+        config = SimulatorConfig(
+            speed=1e6,
+            balance_usd=1e9,
+            creates_per_minute=10**9,
+            searches_per_minute=10**9,
+            findalls_per_hour=10**9,
+            monitors_per_minute=10**9,
+        )
         self.simulator = Simulator(config)
         self.numbers = count()
         self.ids = anyio.run(self._created)
