@@ -62,8 +62,9 @@ async def test_candidates_tell_which_conditions_they_meet(api: Api) -> None:
         assert {verdict["type"] for verdict in candidate["output"].values()} == {"match_condition"}
 
 
-async def test_no_entity_is_found_twice(api: Api) -> None:
-    result = await ended(api, await api.findall(match_limit=200))
+@pytest.mark.parametrize("entity_type", ["companies", "people", "telescopes"])
+async def test_no_entity_is_found_twice(api: Api, entity_type: str) -> None:
+    result = await ended(api, await api.findall(match_limit=200, entity_type=entity_type))
 
     names = [candidate["name"] for candidate in result["candidates"]]
     assert len({*names}) == len(names)
@@ -217,7 +218,7 @@ async def test_cancelled_run_judges_what_it_has_found_and_ends() -> None:
     assert (answer.status_code, answer.content) == (204, b"")
     assert status_of(told) == ("cancelling", True, None)
     assert status_of(result["run"]) == ("cancelled", False, "user_cancelled")
-    assert result["candidates"]
+    assert len(result["candidates"]) == told["status"]["metrics"]["generated_candidates_count"] > 0
     assert not by_status(result, "generated")
     assert (late.status_code, late.json()["error"]["message"]) == (409, "Cannot cancel a terminated FindAll run")
     assert extension.status_code == 422
@@ -370,14 +371,26 @@ async def test_credit_for_all_matches_is_reserved(generator: str, limit: int, fi
             assert response.status_code == status
 
 
-@pytest.mark.parametrize(("credit_left_mills", "status"), [(0, 402), (400, 200)])
-async def test_only_matches_found_are_charged(credit_left_mills: int, status: int) -> None:
+@pytest.mark.parametrize(("balance_usd", "status"), [(0.709, 402), (0.710, 200)])
+async def test_only_matches_found_are_charged(balance_usd: float, status: int) -> None:
     """Two of five matches cost 0.31 dollars; another run reserves 0.40."""
-    async with connected(balance_usd=0.310 + credit_left_mills / 1000 + 0.09) as api:
+    async with connected(balance_usd=balance_usd) as api:
         await ended(api, await api.findall("matches=2"))
         response = await api.http.post("/v1beta/findall/runs", json=FINDALL)
 
-    assert response.status_code == (200 if credit_left_mills else 402) == status
+    assert response.status_code == status
+
+
+@pytest.mark.parametrize(("balance_usd", "status"), [(0.824, 402), (0.825, 200)])
+async def test_enrichment_costs_a_task_run_for_each_match(balance_usd: float, status: int) -> None:
+    """Five matches with an enrichment by `lite` cost 0.425 dollars; another run reserves 0.40."""
+    async with connected(balance_usd=balance_usd) as api:
+        path = await api.findall()
+        await api.post(f"{path}/enrich", output_schema=ENRICHMENT, processor="lite")
+        await ended(api, path)
+        response = await api.http.post("/v1beta/findall/runs", json=FINDALL)
+
+    assert response.status_code == status
 
 
 async def test_enrichment_and_extension_need_credit() -> None:

@@ -284,11 +284,26 @@ async def test_update_changes_what_is_given_and_null_clears() -> None:
 
 
 async def test_new_frequency_counts_from_the_last_execution() -> None:
-    async with connected(speed=36_000) as api:
-        path = await api.monitor(NOW + "events=1", frequency="30d")
+    async with connected(speed=7200) as api:
+        path = await api.monitor(NOW + "events=0", frequency="30d")
         await api.post(f"{path}/update", frequency="1h")
-        while len(await events_of(api, path)) < 2:
+        completions: list[Object] = []
+        while len(completions) < 2:
+            completions = await events_of(api, path, include_completions=True)
+
+    newest, first = completions
+    assert seconds_of(newest["timestamp"]) - seconds_of(first["timestamp"]) == pytest.approx(0.5, abs=1e-5)
+
+
+async def test_execution_under_way_is_given_up_with_the_monitor() -> None:
+    async with connected(speed=10_000) as api:
+        cancelled, other = [await api.monitor("events=1 latency=1000") for _ in range(2)]
+        await api.post(f"{cancelled}/cancel")
+        while not await events_of(api, other):
             pass
+        events = await events_of(api, cancelled)
+
+    assert events == []
 
 
 async def test_cancelled_monitor_stays_as_it_is() -> None:
