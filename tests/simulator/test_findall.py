@@ -194,7 +194,7 @@ async def test_extension_raises_the_limit_of_a_completed_run(api: Api) -> None:
 
 async def test_extension_of_an_active_run_is_found_in_the_same_go() -> None:
     async with connected(speed=10_000) as api:
-        path = await api.findall("latency=500")
+        path = await api.findall("latency=5000")
         await api.post(f"{path}/extend", additional_match_limit=3)
 
         events = await api.events(f"{path}/events")

@@ -297,7 +297,7 @@ async def test_new_frequency_counts_from_the_last_execution() -> None:
 
 async def test_execution_under_way_is_given_up_with_the_monitor() -> None:
     async with connected(speed=10_000) as api:
-        cancelled, other = [await api.monitor("events=1 latency=1000") for _ in range(2)]
+        cancelled, other = [await api.monitor("events=1 latency=3000") for _ in range(2)]
         await api.post(f"{cancelled}/cancel")
         while not await events_of(api, other):
             pass
