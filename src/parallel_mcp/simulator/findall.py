@@ -1,10 +1,9 @@
-"""FindAll runs: their search, the log behind their event stream, and what may be done to them (section 16)."""
+"""FindAll runs: how their search goes, and what may be done to them (API reference, section 16)."""
 
 from __future__ import annotations
 
 import heapq
 import math
-import re
 import threading
 from dataclasses import dataclass
 from itertools import count
@@ -12,9 +11,10 @@ from random import Random
 
 from parallel_mcp.simulator.clock import Changes, Clock
 from parallel_mcp.simulator.entities import Entities, bare_address
-from parallel_mcp.simulator.errors import CANNOT_CANCEL, Invalid, Problem, Refused
+from parallel_mcp.simulator.errors import CANNOT_CANCEL, Refused
 from parallel_mcp.simulator.findall_bodies import EnrichRequest, FindAllRequest
 from parallel_mcp.simulator.findall_candidates import CandidateState, CandidateWriter
+from parallel_mcp.simulator.findall_log import FindAllLog, RunState, SchemaState
 from parallel_mcp.simulator.findall_plan import CUT_SHORT, Planner, Step
 from parallel_mcp.simulator.generators import GENERATORS, Generator
 from parallel_mcp.simulator.payloads import JsonObject
@@ -24,7 +24,6 @@ from parallel_mcp.simulator.stories import Story, TerminationReason
 
 CANCELLING_S = 2.0
 TERMINAL: frozenset[Status] = frozenset({"completed", "failed", "cancelled"})
-IDS_PER_ENTRY = 4096  # the ids between those of two entries are for heartbeats, and lead back to the first of the two
 
 
 @dataclass(frozen=True)
@@ -43,34 +42,6 @@ class Enriching:
     number: int
 
 
-@dataclass(frozen=True)
-class RunState:
-    """A run as of some moment."""
-
-    status: Status
-    reason: TerminationReason | None
-    generated: int
-    matched: int
-    modified_at: float
-
-
-@dataclass(frozen=True)
-class SchemaState:
-    """The schema of a run as of some moment."""
-
-    match_limit: int
-    enrichments: int
-
-
-@dataclass(frozen=True)
-class LogEntry:
-    """One event, as small as it can be kept; `FindAll.event` writes it."""
-
-    at: float
-    type: str
-    state: RunState | CandidateState | SchemaState
-
-
 class FindAll:
     """One FindAll run. It follows from its plan and the clock; nothing runs in the background.
 
@@ -84,23 +55,20 @@ class FindAll:
         self.changes = Changes()
         self.connections = 0
         self.match_limit = body.match_limit
-        self.enrichments: list[EnrichRequest] = []
         self._clock = clock
         self._entities = entities
-        self._writer = CandidateWriter(findall_id, body, story, entities)
         self._dice = Random(f"{findall_id}:search")
-        self._first_id = Random(f"{findall_id}:events").randrange(2**50, 2**51)
-        self._heartbeats = count(1)
         self._excluded = _excluded(body)
         self._created_at = clock.now()
         self._state = RunState("queued", None, 0, 0, self._created_at)
         self._candidates: dict[int, CandidateState] = {}
         self._next_place = 0
-        self._log: list[LogEntry] = []
+        candidates = CandidateWriter(findall_id, body, story, entities)
+        self.log = FindAllLog(findall_id, body, candidates, clock, self._created_at)
         self._due: list[tuple[float, int, Turn | Step | Enriching]] = []
         self._order = count()
         self._lock = threading.RLock()
-        self._write(self._created_at, "findall.status", self._state)
+        self.log.add(self._created_at, "findall.status", self._state)
         self._ends_at = self._start()
 
     @property
@@ -119,14 +87,6 @@ class FindAll:
     @property
     def is_active(self) -> bool:
         return self.status in ACTIVE
-
-    @property
-    def log_length(self) -> int:
-        return len(self._log)
-
-    @property
-    def last_event_id(self) -> str:
-        return self._id(len(self._log))
 
     def enriched_with(self, number: int) -> int:
         """Return how many matches have an enrichment."""
@@ -151,7 +111,7 @@ class FindAll:
             self.settle()
             now = self._clock.now()
             self.match_limit += additional
-            self._write(now, "findall.schema.updated", self._schema_state())
+            self.log.add(now, "findall.schema.updated", self._schema_state())
             starts_at = now
             if self._state.status in ACTIVE:
                 starts_at = max(now, self._ends_at)
@@ -166,15 +126,15 @@ class FindAll:
         with self._lock:
             self.settle()
             now = self._clock.now()
-            self.enrichments.append(enrichment)
-            self._write(now, "findall.schema.updated", self._schema_state())
+            self.log.enrichments.append(enrichment)
+            self.log.add(now, "findall.schema.updated", self._schema_state())
             matches = [candidate.place for candidate in self._candidates.values() if candidate.status == "matched"]
             if matches and self._state.status not in ACTIVE:
                 before = Turn(self._state.status, self._state.reason)
                 self._happen(now, Turn("running"))
                 self._plan(now, before)
             for place in matches:
-                self._plan_enriching(now, place, len(self.enrichments) - 1)
+                self._plan_enriching(now, place, len(self.log.enrichments) - 1)
         self.changes.announce()
 
     def cancel(self) -> None:
@@ -204,57 +164,29 @@ class FindAll:
 
     def created_object(self) -> JsonObject:
         """Write the `FindAllRun` as it was created: queued, however fast the clock."""
-        return self._run_object(RunState("queued", None, 0, 0, self._created_at))
+        return self.log.run_object(RunState("queued", None, 0, 0, self._created_at))
 
     def as_object(self) -> JsonObject:
         """Write the `FindAllRun` as it is now."""
         self.settle()
-        return self._run_object(self._state)
+        return self.log.run_object(self._state)
 
     def schema_object(self) -> JsonObject:
-        return self._schema_object(self._schema_state())
+        return self.log.schema_object(self._schema_state())
+
+    def heartbeat(self) -> JsonObject:
+        return self.log.heartbeat(self._state)
 
     def result_object(self) -> JsonObject:
         """Write the `FindAllRunResult`, a snapshot."""
         with self._lock:
             run, candidates = self.as_object(), list(self._candidates.values())
-            last_event_id = self.last_event_id
+            last_event_id = self.log.last_event_id
         return {
             "run": run,
-            "candidates": [self._writer.write(candidate, self.enrichments) for candidate in candidates],
+            "candidates": [self.log.candidate_object(candidate) for candidate in candidates],
             "last_event_id": last_event_id,
         }
-
-    def entries_seen(self, cursor: str | None) -> int:
-        """Return how many entries of the log a cursor has seen.
-
-        Raises:
-            Invalid: The cursor was not given by this run.
-        """
-        if not cursor:
-            return 0
-        if re.fullmatch("[0-9a-f]{1,16}", cursor):
-            seen = (int(cursor, 16) - self._first_id) // IDS_PER_ENTRY
-            if 1 <= seen <= len(self._log):
-                return seen
-        raise Invalid([Problem(("query", "last_event_id"), "not an event id of this run")])
-
-    def event(self, place: int) -> JsonObject:
-        """Write the event at a place of the log."""
-        entry = self._log[place]
-        match entry.state:
-            case RunState():
-                data = self._run_object(entry.state)
-            case CandidateState():
-                data = self._writer.write(entry.state, self.enrichments)
-            case SchemaState():
-                data = self._schema_object(entry.state)
-        return self._event(entry.type, entry.at, self._id(place + 1), data)
-
-    def heartbeat(self) -> JsonObject:
-        """Write a status that is told again because nothing else happened; its id resumes behind the last event."""
-        event_id = self._id(len(self._log), next(self._heartbeats) % IDS_PER_ENTRY)
-        return self._event("findall.status", self._clock.now(), event_id, self._run_object(self._state))
 
     def _start(self) -> float:
         """Plan the first search; returns when it ends."""
@@ -304,7 +236,7 @@ class FindAll:
 
     def _plan_enriching(self, at: float, place: int, number: int) -> None:
         """An enrichment takes as long as a run of its processor, but never much of a short story."""
-        processor = PROCESSORS[self.enrichments[number].processor]
+        processor = PROCESSORS[self.log.enrichments[number].processor]
         drawn = processor.latency_s(Random(f"{self.findall_id}:{place}:{number}"))
         most = drawn if self.story.latency is None else self.story.latency / 10
         self._plan(at + self._clock.real_seconds(min(drawn, most)), Enriching(place, number))
@@ -327,7 +259,7 @@ class FindAll:
         if turn.status not in ACTIVE:
             self._due.clear()
         self._change_state(at, turn.status, turn.reason)
-        self._write(at, "findall.status", self._state)
+        self.log.add(at, "findall.status", self._state)
 
     def _judge(self, at: float, step: Step) -> None:
         candidate = CandidateState(step.place, step.status)
@@ -339,9 +271,9 @@ class FindAll:
             generated=step.status == "generated",
             matched=step.status == "matched",
         )
-        self._write(at, f"findall.candidate.{step.status}", candidate)
+        self.log.add(at, f"findall.candidate.{step.status}", candidate)
         if step.status == "matched" and self._state.status != "cancelling":
-            for number in range(len(self.enrichments)):
+            for number in range(len(self.log.enrichments)):
                 self._plan_enriching(at, step.place, number)
 
     def _add_enrichment(self, at: float, item: Enriching) -> None:
@@ -349,7 +281,7 @@ class FindAll:
         candidate = CandidateState(item.place, before.status, (*before.enriched, item.number))
         self._candidates[item.place] = candidate
         self._change_state(at, self._state.status, self._state.reason)
-        self._write(at, "findall.candidate.enriched", candidate)
+        self.log.add(at, "findall.candidate.enriched", candidate)
 
     def _finish_active_work(self, now: float) -> None:
         """Keep of the plan what concerns candidates already generated, and let it happen soon."""
@@ -380,63 +312,11 @@ class FindAll:
         before = self._state
         self._state = RunState(status, reason, before.generated + generated, before.matched + matched, at)
 
-    def _write(self, at: float, event_type: str, state: RunState | CandidateState | SchemaState) -> None:
-        self._log.append(LogEntry(at, event_type, state))
-
     def _schema_state(self) -> SchemaState:
-        return SchemaState(self.match_limit, len(self.enrichments))
-
-    def _id(self, entries: int, heartbeat: int = 0) -> str:
-        """Return the id of the event with which so many entries have been told; ids rise, and look like the API's."""
-        return f"{self._first_id + entries * IDS_PER_ENTRY + heartbeat:x}"
-
-    def _event(self, event_type: str, at: float, event_id: str, data: JsonObject) -> JsonObject:
-        return {"type": event_type, "timestamp": self._clock.stamp(at), "event_id": event_id, "data": data}
-
-    def _run_object(self, state: RunState) -> JsonObject:
-        return {
-            "findall_id": self.findall_id,
-            "status": {
-                "status": state.status,
-                "is_active": state.status in ACTIVE,
-                "metrics": {
-                    "generated_candidates_count": state.generated,
-                    "matched_candidates_count": state.matched,
-                },
-                "termination_reason": state.reason,
-            },
-            "generator": self.body.generator,
-            "metadata": self.body.metadata or {},
-            "created_at": self._clock.stamp(self._created_at),
-            "modified_at": self._clock.stamp(state.modified_at),
-        }
-
-    def _schema_object(self, state: SchemaState) -> JsonObject:
-        enrichments = [_shown(enrichment) for enrichment in self.enrichments[: state.enrichments]]
-        return {
-            "objective": self.body.objective,
-            "entity_type": self.body.entity_type,
-            "match_conditions": [
-                {"name": condition.name, "description": condition.description}
-                for condition in self.body.match_conditions
-            ],
-            "enrichments": enrichments or None,
-            "generator": self.body.generator,
-            "match_limit": state.match_limit,
-        }
+        return SchemaState(self.match_limit, len(self.log.enrichments))
 
 
 def _excluded(body: FindAllRequest) -> tuple[frozenset[str], frozenset[str]]:
     excluded = body.exclude_list or []
     names = frozenset(entry.name.strip().lower() for entry in excluded)
     return names, frozenset(bare_address(entry.url) for entry in excluded)
-
-
-def _shown(enrichment: EnrichRequest) -> JsonObject:
-    """Write an enrichment; header values of MCP servers are write-only, as in the input of a run."""
-    servers = [server.model_dump(exclude={"headers"}) for server in enrichment.mcp_servers or []]
-    return {
-        "processor": enrichment.processor,
-        "output_schema": enrichment.output_schema.model_dump(),
-        "mcp_servers": servers or None,
-    }

@@ -66,7 +66,7 @@ class FindAlls:
         problems = schema_problems(enrichment.output_schema.json_schema, "output_schema", "json_schema")
         if problems:
             raise Invalid(problems)
-        number, run_mills = len(findall.enrichments), PROCESSORS[enrichment.processor].price_mills
+        number, run_mills = len(findall.log.enrichments), PROCESSORS[enrichment.processor].price_mills
         purchase = Enrichment(findall, number, run_mills, findall.match_limit)
         self._account.require([purchase.price_mills])
         findall.enrich(enrichment)

@@ -72,7 +72,7 @@ class FindAllRoutes:
         findall = self._findall(request)
         timeout_s = query_value(request, "timeout", _SECONDS, None)
         findall.settle()
-        seen = findall.entries_seen(request.query_params.get("last_event_id"))
+        seen = findall.log.entries_seen(request.query_params.get("last_event_id"))
         findall.connections += 1
         breaks = findall.story.breaks(findall.connections)
         if breaks and findall.story.stream_status is not None:

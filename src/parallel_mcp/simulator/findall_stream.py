@@ -25,8 +25,8 @@ async def findall_events(
     silence = findall.story.silence if breaks else 0.0
     while True:
         version, is_active = findall.changes.version, findall.is_active
-        while seen < findall.log_length:
-            yield findall.event(seen)
+        while seen < len(findall.log):
+            yield findall.log.event(seen)
             seen += 1
         if not is_active or clock.now() >= closes_at:
             return
