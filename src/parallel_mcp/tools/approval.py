@@ -7,8 +7,9 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.resolve import Elicit
 from pydantic import BaseModel, Field
 
-from parallel_mcp.settings import env_name
+from parallel_mcp.settings import Settings, env_name
 from parallel_mcp.tasks.creating import is_dear
+from parallel_mcp.tasks.processors import Processor
 from parallel_mcp.tools.call import App, Call, PriceApproval
 from parallel_mcp.tools.tasks import TaskRequest, chosen_processor, intent_of, run_input
 
@@ -36,11 +37,16 @@ async def ask_for_approval(request: TaskRequest, context: Context[App]) -> Appro
     call = Call(context.request_context.lifespan_context, context)
     settings = call.settings
     processor = chosen_processor(request, settings)
-    if not is_dear(processor.price_usd, settings) or not _can_be_asked(context):
+    if not is_dear(processor.price_usd, settings) or not can_be_asked(context):
         return NotAsked()
     intent = intent_of(request, run_input(request, processor).run, processor, call)
     if not request.force_new and await call.app.creator.is_answered(call.api, intent):
         return NotAsked()
+    return price_question(processor, settings)
+
+
+def price_question(processor: Processor, settings: Settings) -> Elicit[Approval]:
+    """The question about the price of one run."""
     return Elicit(
         f"Start a research task with {processor.name} for ${processor.price_usd:.2f}? It is above the limit of "
         f"${settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}) and usually takes "
@@ -58,7 +64,8 @@ def approval_of(answer: ElicitationResult[Approval]) -> PriceApproval:
     return "approved" if answer.data.approve else "declined"
 
 
-def _can_be_asked(context: Context[App]) -> bool:
+def can_be_asked(context: Context[App]) -> bool:
+    """Whether this client can be asked during this call."""
     capabilities = context.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):
