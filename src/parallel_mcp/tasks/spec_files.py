@@ -263,6 +263,7 @@ def _schema(file: SpecFile, argument: str, processor: Processor) -> tuple[Schema
 
 _WORDS = {
     "missing": "it is missing",
+    "string_too_short": "it is empty",
     "extra_forbidden": "there is no such key",
     "string_type": "a text",
     "dict_type": "an object",
@@ -277,8 +278,8 @@ def _problem_text(problem: ErrorDetails) -> str:
     """`place (rule): what is right`; the place holds names of the file only, cleaned."""
     kind, context = problem["type"], problem.get("ctx", {})
     place = ".".join(shown_name(str(part)) for part in problem["loc"])
-    if kind in ("string_too_long", "string_too_short"):
-        return f"{place} (length): 1 to {context.get('max_length', MAX_DESCRIPTION_CHARS):,} characters"
+    if kind == "string_too_long":
+        return f"{place} (length): at most {context['max_length']:,} characters"
     words = _WORDS.get(kind) or problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     known = f"; the keys are {', '.join(SpecFile.model_fields)}" if kind == "extra_forbidden" else ""
     return f"{place} ({kind.replace('_', '-')}): {words}{known}"
