@@ -60,11 +60,11 @@ class SpecTools:
     def __init__(self, directory: Path, settings: Settings) -> None:
         self._directory = directory
         self._settings = settings
-        self._known: tuple[object, ...] = ()
+        self._loaded: tuple[object, ...] = ()
 
     def load(self) -> list[Tool]:
         """Read the directory; never raises."""
-        self._known = fingerprint(self._directory)  # before it is read, so that what changes meanwhile is seen
+        self._loaded = fingerprint(self._directory)  # before it is read, so that what changes meanwhile is seen
         reports = read_specs(
             self._directory, default_processor=self._settings.default_processor, taken=names_of_own_tools()
         )
@@ -79,11 +79,12 @@ class SpecTools:
         """The tools anew whenever a file has changed, and has then been left alone for a second: it may be half
         written.
         """
-        seen = self._known
+        known = seen = self._loaded
         while True:
             await anyio.sleep(LOOK_EVERY_S)
             now = await _in_thread(partial(fingerprint, self._directory))
-            if now == seen and now != self._known:
+            if now == seen and now != known:
+                known = now
                 yield await _in_thread(self.load)
             seen = now
 
