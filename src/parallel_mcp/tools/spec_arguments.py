@@ -6,9 +6,8 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from jsonschema import Draft202012Validator, ValidationError
 from pydantic import JsonValue
 
 from parallel_mcp.errors import InvalidArguments
@@ -16,6 +15,9 @@ from parallel_mcp.render.untrusted import one_line
 from parallel_mcp.tasks.spec_schemas.findings import Schema
 from parallel_mcp.tasks.specs import MAX_SPEC_AND_INPUT_CHARS
 from parallel_mcp.tools.arguments import refuse_unknown, refuse_unsendable
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
 
 _MOST_PROBLEMS = 5
 _MAX_CHOICES_CHARS = 400
@@ -92,6 +94,8 @@ def _problems(schema: Schema, given: JsonValue) -> list[str]:
 
 
 def _misfits(schema: Schema, value: JsonValue) -> Iterator[ValidationError]:
+    from jsonschema import Draft202012Validator  # at the first call: a server that only lists its tools needs none
+
     return cast("Iterator[ValidationError]", Draft202012Validator(schema).iter_errors(cast("Any", value)))  # pyright: ignore[reportUnknownMemberType]
 
 
