@@ -16,15 +16,16 @@ from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
 from parallel_mcp.tools import CORE_TOOLS
 from parallel_mcp.tools.definition import PUBLISHED
-from tests.connecting import LEGACY, MODERN, connected
+from tests.connecting import LEGACY, MODERN, ROOT, connected
 
+EXAMPLE_SPECS = ROOT / "docs" / "specs"
 FORBIDDEN = {"$ref", "$defs", "anyOf", "oneOf", "allOf", "not", "const", "title", "exclusiveMinimum", "format"}
 READ_ONLY = {"search", "extract", "get_status", "get_result", "watch_progress"}
 
 
-async def definitions(mode: str = MODERN) -> list[dict[str, Any]]:
+async def definitions(mode: str = MODERN, **flags: Any) -> list[dict[str, Any]]:
     """The tools as a client gets them."""
-    async with Client(build_server(load_settings()), mode=mode) as client:
+    async with Client(build_server(load_settings(flags)), mode=mode) as client:
         tools = (await client.list_tools()).tools
     return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
 
@@ -77,27 +78,32 @@ async def test_both_eras_see_the_same_definitions() -> None:
 
 async def test_schemas_use_only_what_every_client_accepts() -> None:
     """One schema with a `$ref` or a null type makes some clients refuse the whole list."""
-    tools = await definitions()
+    tools = await definitions(specs=EXAMPLE_SPECS)
     described = {tool["name"]: tool["inputSchema"]["properties"] for tool in tools}
     for tool in tools:
-        for schema in (tool["inputSchema"], tool["outputSchema"]):
-            assert schema["type"] == "object"
-            for part in parts(schema):
-                assert not FORBIDDEN & set(part), tool["name"]
-                assert isinstance(part.get("type", ""), str)
-                assert part.get("type") != "null"
-                if part.get("type") == "array":
-                    assert part["items"]
-                if "enum" in part:
-                    assert part["type"] == "string"
+        assert_portable(tool["inputSchema"])
+        assert_portable(tool["outputSchema"])
         assert tool["inputSchema"]["additionalProperties"] is False
         for name, member in tool["inputSchema"]["properties"].items():
             assert member.get("description") or name in described["create_task"], (tool["name"], name)
 
 
+def assert_portable(schema: dict[str, Any]) -> None:
+    """The schema uses only what every client accepts."""
+    assert schema["type"] == "object"
+    for part in parts(schema):
+        assert not FORBIDDEN & set(part), part
+        assert isinstance(part.get("type", ""), str)
+        assert part.get("type") != "null"
+        if part.get("type") == "array":
+            assert part["items"]
+        if "enum" in part:
+            assert part["type"] == "string"
+
+
 async def test_hints_are_promises_that_hold() -> None:
     """Codex and Gemini CLI decide by them whether a tool may run unasked."""
-    for tool in await definitions():
+    for tool in await definitions(specs=EXAMPLE_SPECS):
         hints = tool["annotations"]
         reads = tool["name"] in READ_ONLY
         assert hints["readOnlyHint"] is reads

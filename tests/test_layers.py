@@ -11,6 +11,7 @@ LAYERS = [
     {"cli"},
     {"http", "stdio"},
     {"server"},
+    {"listeners"},
     {"prompts", "resources"},
     {"tools"},
     {"tasks", "render"},

@@ -12,6 +12,7 @@ import pytest
 
 from parallel_mcp import __version__
 from parallel_mcp.settings import Settings, env_name
+from parallel_mcp.tasks.spec_files import checked_spec
 from parallel_mcp.tools import CORE_TOOLS
 from tests.connecting import ROOT
 
@@ -92,6 +93,9 @@ def test_readme_configurations_are_valid() -> None:
     blocks = re.findall(r"^```(json|toml)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     parsed = [json.loads(text) if kind == "json" else tomllib.loads(text) for kind, text in blocks]
 
+    (spec,) = [config for config in parsed if "output_schema" in config]
+    parsed.remove(spec)
+    assert checked_spec(spec, default_processor="core-fast")[1] == [], "the example of a task spec has no flaw"
     outer = [next(iter(config)) for config in parsed if not {"inputs"} & set(config)]
     assert {"mcpServers", "mcp_servers"} <= set(outer)
     assert any("servers" in config for config in parsed)

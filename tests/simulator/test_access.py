@@ -22,6 +22,17 @@ PATHS = [
     ("POST", "/v1/tasks/groups"),
     ("GET", "/v1/tasks/groups/tgrp_1/runs"),
     ("GET", "/v1/tasks/groups/tgrp_1/events"),
+    ("POST", "/v1beta/tasks/suggest"),
+    ("POST", "/v1beta/tasks/suggest-processor"),
+    ("POST", "/v1beta/findall/ingest"),
+    ("POST", "/v1beta/findall/runs"),
+    ("GET", "/v1beta/findall/runs/findall_1"),
+    ("GET", "/v1beta/findall/runs/findall_1/events"),
+    ("POST", "/v1beta/findall/runs/findall_1/cancel"),
+    ("POST", "/v1beta/findall/entity-search"),
+    ("POST", "/v1/monitors"),
+    ("GET", "/v1/monitors"),
+    ("POST", "/v1/monitors/monitor_1/trigger"),
 ]
 
 
@@ -63,6 +74,10 @@ async def test_bearer_counts_only_where_it_is_switched_on(accepts: bool, status:
         ("DELETE", "/v1/tasks/runs/trun_1", 405),
         ("POST", "/v1/tasks/runs/trun_1/cancel", 404),
         ("GET", "/v1/tasks/groups", 405),
+        ("GET", "/v1beta/findall/runs", 405),
+        ("POST", "/v1/findall/runs", 404),
+        ("DELETE", "/v1/monitors/monitor_1", 405),
+        ("POST", "/v1alpha/monitors", 404),
         ("POST", "/alpha/search", 404),
         ("GET", "/", 404),
     ],

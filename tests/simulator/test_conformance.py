@@ -84,6 +84,62 @@ async def test_search_and_extract(styled_api: Api) -> None:
     assert_is("V1ExtractResponse", extract)
 
 
+async def test_findall_from_ingest_to_extension(styled_api: Api) -> None:
+    schema = await styled_api.post("/v1beta/findall/ingest", objective="Find robotics companies that build arms")
+    body = schema | {"match_limit": 5, "generator": "base", "exclude_list": [{"name": "a", "url": "b"}]}
+    run = await styled_api.post("/v1beta/findall/runs", **body)
+    path = f"/v1beta/findall/runs/{run['findall_id']}"
+    form = {"type": "json", "json_schema": object_schema(ceo={"type": ["string", "null"]}, age={"type": "integer"})}
+    servers = [{"name": "notes", "url": "https://notes.example/mcp", "headers": {"Authorization": "Bearer x"}}]
+    enriched = await styled_api.post(f"{path}/enrich", output_schema=form, mcp_servers=servers)
+    before = await styled_api.events(f"{path}/events")
+    extended = await styled_api.post(f"{path}/extend", additional_match_limit=2)
+
+    for event in before + await styled_api.events(f"{path}/events"):
+        assert_is_event(event)
+    for written in (schema, enriched, extended, await styled_api.get(f"{path}/schema")):
+        assert_is("FindAllSchema", written)
+    for told in (run, await styled_api.get(path)):
+        assert_is("FindAllRun", told)
+    assert_is("FindAllRunResult", await styled_api.get(f"{path}/result"))
+    late = await styled_api.http.post(f"{path}/cancel")
+    assert_is("ErrorResponse", late.json())
+
+
+@pytest.mark.parametrize("story", ["fails", "matches=0", "status=cancelled", "no_confidence null_titles null_excerpts"])
+async def test_findall_with_another_story(styled_api: Api, story: str) -> None:
+    path = await styled_api.findall(story)
+
+    for event in await styled_api.events(f"{path}/events"):
+        assert_is_event(event)
+    assert_is("FindAllRunResult", await styled_api.get(f"{path}/result"))
+
+
+async def test_former_entity_search(styled_api: Api) -> None:
+    body = {"entity_type": "people", "objective": "fusion"}
+
+    assert_is("FindAllCandidatesResponse", await styled_api.post("/v1beta/findall/candidates", **body))
+
+
+@pytest.mark.parametrize("story", ["events=2", "events=0", "fails"])
+@pytest.mark.parametrize("kind", ["text", "json", "snapshot"])
+async def test_monitor_with_its_events(styled_api: Api, kind: str, story: str) -> None:
+    form = {"type": "json", "json_schema": FIELDS}
+    settings = {"query": "coffee", "output_schema": form if kind == "json" else None}
+    if kind == "snapshot":
+        run = await styled_api.create(task_spec=json_spec(FIELDS))
+        await styled_api.get(f"/v1/tasks/runs/{run['run_id']}/result")
+        settings = {"task_run_id": run["run_id"]}
+    monitor_type = "snapshot" if kind == "snapshot" else "event_stream"
+    path = await styled_api.monitor(f"{story} latency=0", type=monitor_type, settings=settings)
+
+    assert_is("MonitorResponse", await styled_api.get(path))
+    assert_is("PaginatedMonitorEvents", await styled_api.get(f"{path}/events", include_completions=True, limit=1))
+    assert_is("PaginatedMonitorResponse", await styled_api.get("/v1/monitors"))
+    assert_is("MonitorResponse", await styled_api.post(f"{path}/update", frequency="2d"))
+    assert_is("MonitorResponse", await styled_api.post(f"{path}/cancel"))
+
+
 async def test_sparse_style_leaves_out_optional_nulls_but_keeps_what_the_caller_sent() -> None:
     async with connected(omit_nulls=True) as api:
         schema = object_schema(price={"type": ["number", "null"]})

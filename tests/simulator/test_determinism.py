@@ -30,6 +30,19 @@ async def conversation(seed: int) -> list[Any]:
     return [run["run_id"], told, result["output"], group["taskgroup_id"], added["run_ids"], search, error]
 
 
+async def finds(seed: int) -> list[Any]:
+    """Use FindAll, monitors and suggestions once, and note ids and texts."""
+    async with connected(seed=seed) as api:
+        path = await api.findall(match_limit=8)
+        await api.post(f"{path}/enrich", output_schema=SCHEMA["output_schema"])
+        await api.events(f"{path}/events")
+        found = (await api.get(f"{path}/result"))["candidates"]
+        monitor = await api.monitor("events=2 latency=0")
+        seen = (await api.get(f"{monitor}/events"))["events"][-2:]
+        entities = await api.post("/v1beta/findall/entity-search", entity_type="people", objective="fusion")
+    return [path, monitor, seen, entities, sorted(found, key=lambda candidate: candidate["candidate_id"])]
+
+
 async def durations(seed: int) -> list[float]:
     async with connected(seed=seed) as api:
         runs = [await api.create() for _ in range(5)]
@@ -39,6 +52,19 @@ async def durations(seed: int) -> list[float]:
 
 async def test_same_seed_gives_the_same_ids_and_texts() -> None:
     assert await conversation(7) == await conversation(7)
+
+
+async def test_same_seed_finds_and_sees_the_same() -> None:
+    """An enrichment may come before or after a match, as the clock will have it; what it says does not change."""
+    assert await finds(7) == await finds(7)
+
+
+async def test_another_seed_judges_otherwise_but_knows_the_same_entities() -> None:
+    """What there is follows from the objective alone."""
+    one, other = await finds(7), await finds(8)
+
+    assert one[0] != other[0]
+    assert one[3]["entities"] == other[3]["entities"]
 
 
 async def test_same_seed_gives_the_same_durations() -> None:

@@ -6,7 +6,8 @@ from collections.abc import Generator
 
 import parallel
 import pytest
-from parallel.types import TaskRunTextOutput
+from parallel.types import MonitorEventStreamEvent, TaskRunTextOutput
+from parallel.types.beta import FindAllCandidateMatchStatusEvent, FindAllRunStatusEvent
 from parallel.types.task_run_event import TaskRunEvent
 from parallel.types.task_run_progress_message_event import TaskRunProgressMessageEvent
 from parallel.types.task_run_progress_stats_event import TaskRunProgressStatsEvent
@@ -84,6 +85,81 @@ def test_group_of_three_runs(client: parallel.Parallel) -> None:
     assert [event.run.run_id for event in listed] == added.run_ids
     assert all(event.output for event in listed)
     assert client.task_group.retrieve(group.task_group_id).status.task_run_status_counts == {"completed": 3}
+
+
+def test_findall_from_ingest_to_result(client: parallel.Parallel) -> None:
+    findall = client.beta.findall
+    schema = findall.ingest(objective="Find robotics companies that build warehouse automation")
+    run = findall.create(
+        objective=schema.objective,
+        entity_type=schema.entity_type,
+        match_conditions=[condition.model_dump() for condition in schema.match_conditions],  # pyright: ignore[reportArgumentType]
+        generator="preview",
+        match_limit=5,
+    )
+    with findall.events(run.findall_id) as stream:
+        kinds = {type(event) for event in stream}
+    result = findall.result(run.findall_id)
+
+    assert run.status.status == "queued"
+    assert kinds == {FindAllRunStatusEvent, FindAllCandidateMatchStatusEvent}
+    assert findall.retrieve(run.findall_id).status.status == "completed"
+    assert result.candidates[0].name == "Vantor Robotics"
+    assert result.last_event_id
+
+
+def test_findall_is_enriched_extended_and_cancelled(client: parallel.Parallel) -> None:
+    findall = client.beta.findall
+    run = findall.create(
+        objective="Find bakeries",
+        entity_type="bakeries",
+        match_conditions=[{"name": "open_check", "description": "open on Sunday"}],
+        generator="base",
+        match_limit=5,
+        metadata={"sim": "never"},
+    )
+    form: dict[str, object] = {"type": "object", "properties": {"rating": {"type": "number"}}}
+    enriched = findall.enrich(run.findall_id, output_schema={"json_schema": form}, processor="lite")
+    extended = findall.extend(run.findall_id, additional_match_limit=3)
+    findall.cancel(run.findall_id)
+    with findall.events(run.findall_id) as stream:
+        *_, last = stream
+
+    assert enriched.enrichments
+    assert (extended.match_limit, findall.schema(run.findall_id).match_limit) == (8, 8)
+    assert isinstance(last, FindAllRunStatusEvent)
+    assert last.data.status.termination_reason == "user_cancelled"
+    with pytest.raises(parallel.ConflictError):
+        findall.cancel(run.findall_id)
+
+
+def test_entity_search(client: parallel.Parallel) -> None:
+    found = client.beta.findall.entity_search(entity_type="people", objective="fusion", match_limit=5)
+
+    assert len(found.entities) == 5
+
+
+def test_monitor_from_creation_to_cancellation(client: parallel.Parallel) -> None:
+    monitor = client.monitor.create(
+        type="event_stream",
+        frequency="1d",
+        settings={"query": "coffee prices"},
+        metadata={"sim": "events=1 latency=0"},
+    )
+    client.monitor.trigger(monitor.monitor_id)
+    updated = client.monitor.update(monitor.monitor_id, frequency="2d", type="event_stream", settings={"query": "tea"})
+    page = client.monitor.events(monitor.monitor_id, limit=1)
+    event = page.events[0]
+    assert isinstance(event, MonitorEventStreamEvent)
+    group = client.monitor.events(monitor.monitor_id, event_group_id=event.event_group_id)
+    listed = client.monitor.list(status=["active", "cancelled"], limit=5)
+    cancelled = client.monitor.cancel(monitor.monitor_id)
+
+    assert (updated.frequency, client.monitor.retrieve(monitor.monitor_id).frequency) == ("2d", "2d")
+    assert page.next_cursor
+    assert group.events == [event]
+    assert [item.monitor_id for item in listed.monitors] == [monitor.monitor_id]
+    assert cancelled.status == "cancelled"
 
 
 def test_failing_run(client: parallel.Parallel) -> None:

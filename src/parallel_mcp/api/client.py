@@ -19,6 +19,7 @@ from parallel_mcp.api.models import (
     SearchRequest,
     SearchResponse,
     SubmittedInput,
+    SuggestedTask,
     TaskGroup,
     TaskRun,
     TaskRunInput,
@@ -144,6 +145,17 @@ class ParallelApi:
         request = Request("GET", f"{_run_path(run_id)}/events", self._timeouts.read_s, fresh=True)
         async with self._connections.stream(request, self._key) as response, aclosing(read_events(response)) as events:
             yield events
+
+    # ---- suggestions
+
+    async def suggest_task(self, user_intent: str) -> SuggestedTask:
+        """Schemas and a title for a task that is described in words. Starts nothing.
+
+        Source: POST /v1beta/tasks/suggest
+        """
+        body = {"user_intent": user_intent}
+        sent = Request("POST", "/v1beta/tasks/suggest", self._timeouts.extract_s, json=body)
+        return await self._read(sent, SuggestedTask)
 
     # ---- groups
 

@@ -342,6 +342,18 @@ class AddedRuns(_Answer):
     event_cursor: Text = ""
 
 
+# ---- suggestions
+
+
+class SuggestedTask(_Answer):
+    """Answer of `POST /v1beta/tasks/suggest`: raw JSON Schemas, and remarks such as `unattainable_task`."""
+
+    title: Text = ""
+    input_schema: Annotated[dict[str, JsonValue], BeforeValidator(_object)] = {}
+    output_schema: Annotated[dict[str, JsonValue], BeforeValidator(_object)] = {}
+    warnings: Warnings = []
+
+
 # ---- events
 
 

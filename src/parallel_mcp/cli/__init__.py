@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from parallel_mcp import __version__
@@ -23,6 +24,10 @@ def run(arguments: Sequence[str]) -> int:
         from parallel_mcp.cli.simulate import run_simulator
 
         return run_simulator(**options)
+    if command == "specs":
+        from parallel_mcp.cli.specs import run_specs
+
+        return run_specs(**options)
     over_http: bool = options.pop("http", False)
     if over_http:
         from parallel_mcp.http.serve import serve_http
@@ -63,7 +68,17 @@ def _parser() -> argparse.ArgumentParser:
         "--speed", type=float, default=1.0, help="how many times faster than the real API (default 1)"
     )
     simulate.add_argument("--seed", type=int, default=0, help="same seed, same ids, texts and durations (default 0)")
+    _add_specs(commands.add_parser("specs", help="check task specs, or draft one", allow_abbrev=False))
     return parser
+
+
+def _add_specs(specs: argparse.ArgumentParser) -> None:
+    actions = specs.add_subparsers(dest="action", metavar="ACTION", required=True)
+    check = actions.add_parser("check", help="say what is wrong with the task specs of a directory")
+    check.add_argument("directory", type=Path, metavar="DIR", help="directory of JSON and TOML files")
+    new = actions.add_parser("new", help="draft a task spec with the API's help; uses your key, and starts no research")
+    new.add_argument("intent", help='what you want to know, such as "the CEO and headcount of a company"')
+    new.add_argument("--out", type=Path, metavar="FILE", help="new .json file to write; left out: standard output")
 
 
 def _flag(name: str) -> str:

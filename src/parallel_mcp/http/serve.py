@@ -12,7 +12,7 @@ import uvicorn
 
 from parallel_mcp.errors import SettingsError
 from parallel_mcp.http.app import MCP_PATH, http_app
-from parallel_mcp.server import build_server, configure_logging, refuse_to_start
+from parallel_mcp.server import ParallelServer, build_server, configure_logging, refuse_to_start
 from parallel_mcp.settings import load_settings
 
 DRAIN_S = 10
@@ -25,7 +25,8 @@ def serve_http(flags: Mapping[str, Any]) -> int:
     try:
         settings = load_settings(flags)
         configure_logging(settings)
-        app = http_app(build_server(settings, finish_s=FINISH_S), settings)
+        mcp_server = build_server(settings, finish_s=FINISH_S)
+        app = http_app(mcp_server, settings)
     except SettingsError as error:
         return refuse_to_start(error)
     gc.freeze()  # what was imported stays: collections need not look at it
@@ -42,12 +43,22 @@ def serve_http(flags: Mapping[str, Any]) -> int:
         timeout_graceful_shutdown=DRAIN_S,
         server_header=False,
     )
-    _Server(config).run()
+    _Server(config, mcp_server).run()
     return 0
 
 
 class _Server(uvicorn.Server):
-    """Says where it serves once it does; the port may have been chosen by the system."""
+    """Says where it serves once it does; the port may have been chosen by the system. Calls may finish when it ends,
+    but streams of changes have no end to wait for.
+    """
+
+    def __init__(self, config: uvicorn.Config, mcp_server: ParallelServer) -> None:
+        super().__init__(config)
+        self._mcp_server = mcp_server
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._mcp_server.let_listeners_go()
+        await super().shutdown(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -3,7 +3,10 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, StringConstraints
 
 from parallel_mcp.api.models import JsonSchemaSpec, SourcePolicy, TaskSpec, TextSpec
 from parallel_mcp.errors import InvalidArguments
@@ -12,6 +15,21 @@ from parallel_mcp.tasks.processors import Processor
 MAX_SPEC_CHARS = 15_000
 MAX_SPEC_AND_INPUT_CHARS = 25_000
 MAX_DOMAINS = 200
+
+
+def _day(text: str) -> str:
+    try:
+        if text and date.fromisoformat(text).isoformat() == text:
+            return text
+    except ValueError:
+        pass
+    if text:
+        raise ValueError("a day written YYYY-MM-DD")
+    return text
+
+
+Domains = list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=253)]]
+Day = Annotated[str, AfterValidator(_day)]
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,9 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.resolve import Elicit
 from pydantic import BaseModel, Field
 
-from parallel_mcp.settings import env_name
+from parallel_mcp.settings import Settings, env_name
 from parallel_mcp.tasks.creating import is_dear
+from parallel_mcp.tasks.processors import Processor
 from parallel_mcp.tools.call import App, Call, PriceApproval
 from parallel_mcp.tools.groups import CreateTaskGroupArguments, prepared_group
 from parallel_mcp.tools.tasks import TaskRequest, chosen_processor, intent_of, run_input
@@ -36,19 +37,30 @@ async def ask_for_approval(
     Asking a client that cannot answer would fail the whole call. A request that is invalid, or that an earlier create
     answers, is no matter for the user.
     """
-    if not _can_be_asked(context):
+    if not can_be_asked(context):
         return NotAsked()
     call = Call(context.request_context.lifespan_context, context)
     is_group = isinstance(request, CreateTaskGroupArguments)
     dear = await (_dear_group(request, call) if is_group else _dear_run(request, call))
     if dear is None:
         return NotAsked()
+    processor = chosen_processor(request, call.settings)
+    return price_question(dear, processor, call.settings, a_row=is_group)
+
+
+def price_question(dear: str, processor: Processor, settings: Settings, *, a_row: bool = False) -> Elicit[Approval]:
+    """The question about a price: what would be started, and for how much."""
     return Elicit(
-        f"{dear}? It is above the limit of ${call.settings.max_usd_per_call:.2f} for one call "
-        f"({env_name('max_usd_per_call')}) and usually takes {chosen_processor(request, call.settings).usual_duration}"
-        f"{' a row' if is_group else ''}. A started run cannot be cancelled.",
+        f"{dear}? It is above the limit of ${settings.max_usd_per_call:.2f} for one call "
+        f"({env_name('max_usd_per_call')}) and usually takes {processor.usual_duration}{' a row' if a_row else ''}. "
+        "A started run cannot be cancelled.",
         Approval,
     )
+
+
+def run_price(processor: Processor) -> str:
+    """What a question about the price of one run begins with."""
+    return f"Start a research task with {processor.name} for ${processor.price_usd:.2f}"
 
 
 async def _dear_run(request: TaskRequest, call: Call) -> str | None:
@@ -59,7 +71,7 @@ async def _dear_run(request: TaskRequest, call: Call) -> str | None:
     intent = intent_of(request, run_input(request, processor).run, processor, call)
     if not request.force_new and await call.app.creator.is_answered(call.api, intent):
         return None
-    return f"Start a research task with {processor.name} for ${processor.price_usd:.2f}"
+    return run_price(processor)
 
 
 async def _dear_group(request: CreateTaskGroupArguments, call: Call) -> str | None:
@@ -84,7 +96,8 @@ def approval_of(answer: ElicitationResult[Approval]) -> PriceApproval:
     return "approved" if answer.data.approve else "declined"
 
 
-def _can_be_asked(context: Context[App]) -> bool:
+def can_be_asked(context: Context[App]) -> bool:
+    """Whether this client can be asked during this call."""
     capabilities = context.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):

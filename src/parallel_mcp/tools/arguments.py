@@ -5,7 +5,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast, get_origin
 
 from mcp.server.mcpserver.utilities.func_metadata import ArgModelBase
@@ -59,8 +59,8 @@ def read_arguments(model: type[_Arguments], given: Mapping[str, Any]) -> _Argume
     Raises:
         InvalidArguments: An argument is unknown, missing, or not what is accepted.
     """
-    _refuse_unknown(model, given)
-    _refuse_unsendable(given)
+    refuse_unknown(list(model.model_fields), given)
+    refuse_unsendable(given)
     present = {name: _parsed(model, name, value) for name, value in given.items() if not _is_absent(model, name, value)}
     try:
         return model.model_validate(present)
@@ -69,8 +69,12 @@ def read_arguments(model: type[_Arguments], given: Mapping[str, Any]) -> _Argume
         raise InvalidArguments("; ".join(dict.fromkeys(map(_problem_text, problems)))) from None
 
 
-def _refuse_unknown(model: type[ArgModelBase], given: Mapping[str, Any]) -> None:
-    known = list(model.model_fields)
+def refuse_unknown(known: Sequence[str], given: Mapping[str, Any]) -> None:
+    """Refuse an argument that the tool does not have, naming the one that is probably meant.
+
+    Raises:
+        InvalidArguments: There is one.
+    """
     for name in given:
         if name not in known:
             meant = [other for other in _OTHER_NAMES.get(name, ()) if other in known]
@@ -79,8 +83,12 @@ def _refuse_unknown(model: type[ArgModelBase], given: Mapping[str, Any]) -> None
             raise InvalidArguments(f"`{one_line(name, 40)}` is not an argument of this tool; {advice}")
 
 
-def _refuse_unsendable(given: object) -> None:
-    """Half characters and NaN cannot be part of a request; better said now than after a price was reserved."""
+def refuse_unsendable(given: object) -> None:
+    """Half characters and NaN cannot be part of a request; better said now than after a price was reserved.
+
+    Raises:
+        InvalidArguments: There are some.
+    """
     try:
         json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
@@ -101,7 +109,7 @@ def _parsed(model: type[ArgModelBase], name: str, value: Any) -> Any:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
         parsed = None
-    _refuse_unsendable(parsed)
+    refuse_unsendable(parsed)
     if isinstance(parsed, container):
         return cast("Any", parsed)
     if container is list and value.strip():

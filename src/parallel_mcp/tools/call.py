@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from mcp.server.session import ServerSession
     from pydantic import SecretStr
 
     from parallel_mcp.api.client import ParallelApi
@@ -35,6 +36,8 @@ class App:
     creator: Creator
     feeds: Feeds
     timeouts: Timeouts | None = None
+    told_unasked: ServerSession | None = None
+    """The client of a legacy connection that stays open: it is told of changes without having asked."""
     _connections: Connections | None = field(default=None, init=False)
 
     def api_for(self, key: SecretStr) -> ParallelApi:

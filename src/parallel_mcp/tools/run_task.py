@@ -18,7 +18,7 @@ from parallel_mcp.tools.results import (
     result_of,
     result_within,
 )
-from parallel_mcp.tools.tasks import TaskRequest, start
+from parallel_mcp.tools.tasks import Started, TaskRequest, start
 from parallel_mcp.tools.waiting import allowed_wait_s
 from parallel_mcp.tools.watching import LAST_LOOK_S
 
@@ -45,22 +45,36 @@ async def run_task(request: RunTaskArguments, call: Call) -> CallToolResult:
     """
     deadline = anyio.current_time() + allowed_wait_s(request.timeout_s, call)
     started = await start(request, call, by=deadline + LAST_LOOK_S)
-    try:
-        answer = await _answer_by(deadline, started.run, call)
-    except UpstreamError as error:
-        answer = not_ready(started.run)
-        answer = ResultAnswer(f"The run could not be followed: {error}.\n{answer.text}", answer.structured)
+    answer = await answer_by(deadline, started.run, call)
     remarks = [started.remarks] if started.warnings else []
-    structured = RunTaskOutput(
-        **answer.structured.model_dump(),
-        price_usd=0 if started.deduplicated else started.processor.price_usd,
-        deduplicated=started.deduplicated,
-        warnings=started.warnings or None,
-    )
+    structured = output_of(started, answer, started.warnings)
     return reply("\n".join([started.headline, *remarks, answer.text]), structured)
 
 
-async def _answer_by(deadline: float, run: TaskRun, call: Call) -> ResultAnswer:
+def output_of(started: Started, answer: ResultAnswer, warnings: list[str]) -> RunTaskOutput:
+    """The structured half of an answer about a run that a call has started."""
+    return RunTaskOutput(
+        **answer.structured.model_dump(),
+        price_usd=0 if started.deduplicated else started.processor.price_usd,
+        deduplicated=started.deduplicated,
+        warnings=warnings or None,
+    )
+
+
+async def answer_by(deadline: float, run: TaskRun, call: Call) -> ResultAnswer:
+    """The result of a run if it is there by then, else how the run stands; also if it could not be followed.
+
+    Raises:
+        RunFailed: The run failed.
+    """
+    try:
+        return await _followed(deadline, run, call)
+    except UpstreamError as error:
+        answer = not_ready(run)
+        return ResultAnswer(f"The run could not be followed: {error}.\n{answer.text}", answer.structured)
+
+
+async def _followed(deadline: float, run: TaskRun, call: Call) -> ResultAnswer:
     """The result of a run if it is there by then, else how the run stands.
 
     Raises:

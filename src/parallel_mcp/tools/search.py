@@ -1,10 +1,9 @@
 """Web search and page content: answers in seconds, nothing to wait for."""
 
-from datetime import date
 from typing import Annotated
 
 from mcp.types import CallToolResult
-from pydantic import AfterValidator, Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from parallel_mcp.api.models import (
     AdvancedExtractSettings,
@@ -19,7 +18,7 @@ from parallel_mcp.api.models import (
 from parallel_mcp.errors import InvalidArguments
 from parallel_mcp.render.budget import MAX_TEXT_CHARS, as_many_as_fit, first_bytes, shared_out
 from parallel_mcp.render.untrusted import clean, identifier, marked, one_line
-from parallel_mcp.tasks.specs import source_policy
+from parallel_mcp.tasks.specs import Day, Domains, source_policy
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import Output, fitted, reply
@@ -34,22 +33,6 @@ MAX_URL_BYTES = 1_000
 MAX_TITLE_BYTES = 400
 MAX_WARNING_BYTES = 3_000
 MAX_SESSION_ID_CHARS = 1_000
-
-Domains = list[Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=253)]]
-
-
-def _day(text: str) -> str:
-    try:
-        if text and date.fromisoformat(text).isoformat() == text:
-            return text
-    except ValueError:
-        pass
-    if text:
-        raise ValueError("a day written YYYY-MM-DD")
-    return text
-
-
-Day = Annotated[str, AfterValidator(_day)]
 
 
 class SearchArguments(Arguments):

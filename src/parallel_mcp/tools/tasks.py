@@ -16,11 +16,10 @@ from parallel_mcp.settings import Settings
 from parallel_mcp.tasks.creating import intent_for
 from parallel_mcp.tasks.handles import platform_link, run_handle
 from parallel_mcp.tasks.processors import Processor, ProcessorName, processor_named
-from parallel_mcp.tasks.specs import metadata, source_policy, task_input, task_spec
+from parallel_mcp.tasks.specs import Day, Domains, metadata, source_policy, task_input, task_spec
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import Output, reply
-from parallel_mcp.tools.search import Day, Domains
 from parallel_mcp.tools.status import next_for
 from parallel_mcp.tools.waiting import allowed_wait_s
 
@@ -123,6 +122,14 @@ class Started:
         return "\n".join(["About output_schema:", *(f"- {warning}" for warning in self.warnings)])
 
 
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run to ask the API for, and what could be better about its schema."""
+
+    run: TaskRunInput
+    warnings: list[str]
+
+
 async def start(request: TaskRequest, call: Call, *, by: float) -> Started:
     """Create the run that a request asks for, or find the one that an equal request made.
 
@@ -132,15 +139,24 @@ async def start(request: TaskRequest, call: Call, *, by: float) -> Started:
     """
     processor = chosen_processor(request, call.settings)
     prepared = run_input(request, processor)
+    intent = intent_of(request, prepared.run, processor, call)
+    return await start_prepared(prepared, intent, processor, call, by=by, force_new=request.force_new)
+
+
+async def start_prepared(
+    prepared: PreparedRun, intent: Intent, processor: Processor, call: Call, *, by: float, force_new: bool = False
+) -> Started:
+    """Create a run that is ready to be sent, or find the one that an equal request made.
+
+    Raises:
+        StillCreating: The create was not answered by then; it goes on.
+        ResearchError: See `Creator.create`.
+    """
     if call.approval == "declined":
         raise OverBudget(f"The user was asked and declined ${processor.price_usd:.2f} for this. Nothing was sent")
     with anyio.CancelScope(deadline=by):
         creation = await call.app.creator.create(
-            call.api,
-            intent_of(request, prepared.run, processor, call),
-            prepared.run,
-            force_new=request.force_new,
-            price_approved=call.approval == "approved",
+            call.api, intent, prepared.run, force_new=force_new, price_approved=call.approval == "approved"
         )
         return Started(creation.run, processor, creation.deduplicated, prepared.warnings)
     raise StillCreating("The create is on its way, and the API has not answered yet")
@@ -155,14 +171,6 @@ def intent_of(request: TaskRequest, task: TaskRunInput, processor: Processor, ca
         idempotency_key=request.idempotency_key,
         title=title_of(request) if call.settings.ledger_titles else "",
     )
-
-
-@dataclass(frozen=True)
-class PreparedRun:
-    """A run to ask the API for, and what could be better about its schema."""
-
-    run: TaskRunInput
-    warnings: list[str]
 
 
 def run_input(request: TaskRequest, processor: Processor) -> PreparedRun:
