@@ -16,6 +16,7 @@ import pytest
 from parallel_mcp.errors import SettingsError
 from parallel_mcp.http.app import check_exposure
 from parallel_mcp.settings import load_settings
+from parallel_mcp.tools import CORE_TOOLS
 from tests.conftest import Upstream
 from tests.connecting import KEY, LEGACY, MODERN, create, http_client, serving_http, structured, text_of
 from tests.faults import faulty
@@ -51,7 +52,7 @@ def test_request_with_a_key_is_answered(address: str) -> None:
     for header in ({"x-api-key": KEY}, {"Authorization": f"Bearer {KEY}"}):
         answer = post(address, header)
         assert answer.status_code == 200
-        assert len(answer.json()["result"]["tools"]) == 7
+        assert len(answer.json()["result"]["tools"]) == len(CORE_TOOLS)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ from parallel_mcp.server import build_server
 from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
 from parallel_mcp.tasks.spec_files import read_specs
+from parallel_mcp.tools import CORE_TOOLS
 from tests.conftest import Upstream
 from tests.connecting import (
     KEY,
@@ -48,7 +49,7 @@ GOOD = {"organisation": "Acme"}
 
 async def spec_tools(client: Client) -> list[str]:
     """The names of the tools that are not our own."""
-    own = {"search", "extract", "create_task", "run_task", "get_status", "get_result", "watch_progress"}
+    own = {definition.run.__name__ for definition in CORE_TOOLS}
     return [tool.name for tool in (await client.list_tools()).tools if tool.name not in own]
 
 

@@ -25,6 +25,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "extract": {"urls": ["https://a.example"]},
     "create_task": {"input": "x"},
     "run_task": {"input": "x"},
+    "create_task_group": {"inputs": ["x"]},
     "get_status": {},
     "get_result": {"id": "trun_1"},
     "watch_progress": {"id": "trun_1"},
