@@ -1,5 +1,6 @@
 """A watch whose event stream fails, falls silent, floods or never ends a line: it ends right all the same."""
 
+import asyncio
 import itertools
 import os
 import subprocess
@@ -17,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp import Client
 
+from parallel_mcp.api.client import ParallelApi
 from parallel_mcp.tasks.feed import Pace
-from parallel_mcp.tasks.feeds import sharing_feeds
+from parallel_mcp.tasks.feeds import Feeds, sharing_feeds
 from parallel_mcp.tasks.run_feed import RunFeed
 from parallel_mcp.tasks.trace import FORGOTTEN, KEPT_MESSAGES, Message, Replay, Trace
 from tests.conftest import Upstream
@@ -234,7 +236,13 @@ QUICK = Pace(
 
 async def followed(url: str, pace: Pace) -> RunFeed:
     """A feed that has followed the recorded run to its end, at a pace that a test can wait for."""
-    async with connected_api(url) as api, sharing_feeds(pace) as feeds, feeds.of_run(api, "owner", RUN_ID) as feed:
+    async with connected_api(url) as api, sharing_feeds(pace) as feeds:
+        return await followed_by(feeds, api)
+
+
+async def followed_by(feeds: Feeds, api: ParallelApi) -> RunFeed:
+    """As `followed`, by feeds that go on afterwards."""
+    async with feeds.of_run(api, "owner", RUN_ID) as feed:
         with anyio.fail_after(20):
             while not feed.ended:
                 await feed.changed.wait()
@@ -281,6 +289,40 @@ async def test_silent_connection_is_replaced_and_steps_it_missed_are_heard() -> 
     assert [step.text for step in feed.trace.since(0)] == ["one", "two"]
     assert run.count("/events") == 2
     assert run.count(RUN_ID) >= 3
+
+
+async def test_question_for_the_status_ends_with_the_connection_whose_silence_it_was_about() -> None:
+    """Its answer may take long to come, and the stream may tell the end meanwhile."""
+    with recorded_run() as run:
+
+        async def silent_until_asked(exchange: Exchange) -> Ending:
+            await run.proxy.wait_for(lambda: run.count(RUN_ID) == 1)
+            return await stream_of(events(state(), state("completed")))(exchange)
+
+        run.proxy.add(ScriptedFault(path=EVENTS, fault=silent_until_asked))
+        run.proxy.add(ScriptedFault(path=".*", fault=stream_of(then="hang"), times=None))
+        async with connected_api(run.proxy.url) as api, sharing_feeds(QUICK) as feeds:
+            await followed_by(feeds, api)
+            await run.proxy.wait_for(lambda: run.proxy.open_connections == 0)
+
+    assert run.count(RUN_ID) == run.count("/events") == 1
+
+
+async def test_nothing_runs_while_nothing_is_watched_and_silences_are_noticed_again_afterwards() -> None:
+    """A server waits for days between two watches."""
+    with recorded_run() as run:
+        async with connected_api(run.proxy.url) as api, sharing_feeds(QUICK) as feeds:
+            idle = asyncio.all_tasks()
+            for _ in range(2):
+                run.status = "running"
+                silent = stream_of(events(state()), then="hang")
+                run.streams(silent, stream_of(events(state(), state("completed"))))
+                asked_before = run.count(RUN_ID)
+                await followed_by(feeds, api)
+                assert run.count(RUN_ID) - asked_before >= 3
+                with anyio.fail_after(5):
+                    for task in asyncio.all_tasks() - idle:
+                        await asyncio.wait([task])
 
 
 @pytest.mark.parametrize("fruitless", [respond(503), stream_of(events(state()), then="hang")], ids=["503", "silent"])

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, cast
@@ -20,7 +21,6 @@ KEPT_EVENT_BYTES = 256 << 10
 MAX_EVENT_BYTES = 32 << 20  # the last event of a run carries its whole output
 TURN_S = 0.005
 
-_BOM = b"\xef\xbb\xbf"
 _CUT = "parallel_mcp.cut"
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,7 @@ async def read_events(response: httpx.Response, *, kept_bytes: int = KEPT_EVENT_
     if "text/event-stream" not in response.headers.get("content-type", ""):
         raise UpstreamUnreadable("The Parallel API answered with something else than an event stream")
     turn = _Turn()
-    plain = _PlainBytes(response, kept_bytes, turn)
-    source = EventSource(httpx.Response(200, headers={"content-type": "text/event-stream"}, stream=plain))
+    source = EventSource(_PlainText(response, kept_bytes, turn))
     async with aclosing(source.aiter_sse()) as messages:
         while True:
             with connection_failures("event stream"):
@@ -92,37 +91,27 @@ class _Turn:
             self._since = time.monotonic()
 
 
-class _PlainBytes(httpx.AsyncByteStream):
-    """The bytes of a stream in its plainest form: no byte-order mark, line feeds only, and events that end."""
+class _PlainText(httpx.Response):
+    """The text of a stream in its plainest form: no byte-order mark, line feeds only, and events that end.
+
+    A response because that is what `EventSource` takes, which asks it for nothing but its text. To decode here takes
+    less memory than the layers of generators in which httpx would, and a server holds thousands of streams.
+    """
 
     def __init__(self, response: httpx.Response, kept_bytes: int, turn: _Turn) -> None:
+        super().__init__(200, headers={"content-type": "text/event-stream"})
         self._response = response
         self._kept_bytes = kept_bytes
         self._turn = turn
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        mark, line_ends, bound = _ByteOrderMark(), _LineEnds(), _EventBound(self._kept_bytes)
+    async def aiter_text(self, chunk_size: int | None = None) -> AsyncIterator[str]:
+        decoder = getincrementaldecoder("utf-8-sig")("replace")
+        line_ends, bound = _LineEnds(), _EventBound(self._kept_bytes)
         async for chunk in self._response.aiter_raw():
-            plain = bound.take(line_ends.take(mark.take(chunk)))
-            if plain:
-                yield plain
+            text = decoder.decode(bound.take(line_ends.take(chunk)))
+            if text:
+                yield text
             await self._turn.pass_on()
-
-
-class _ByteOrderMark:
-    """Takes the mark away that may stand at the beginning, in however many pieces it comes."""
-
-    def __init__(self) -> None:
-        self._beginning: bytes | None = b""
-
-    def take(self, chunk: bytes) -> bytes:
-        if self._beginning is None:
-            return chunk
-        self._beginning += chunk
-        if len(self._beginning) < len(_BOM) and _BOM.startswith(self._beginning):
-            return b""
-        beginning, self._beginning = self._beginning, None
-        return beginning.removeprefix(_BOM)
 
 
 class _LineEnds:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, TypeVar, cast
@@ -53,14 +53,13 @@ class Feeds:
         self._is_attending = False
         self._shared: defaultdict[_Key, list[_Shared]] = defaultdict(list)
 
-    @asynccontextmanager
-    async def of_run(self, api: ParallelApi, owner: str, run_id: str) -> AsyncGenerator[RunFeed]:
+    def of_run(self, api: ParallelApi, owner: str, run_id: str) -> AbstractAsyncContextManager[RunFeed]:
         """The feed of a run, for as long as the block lasts. A late watcher gets what is known already at once."""
-        async with self._joined((owner, run_id), lambda: RunFeed(api, run_id, self._pace), lambda _: True) as feed:
-            yield feed
+        return self._joined((owner, run_id), lambda: RunFeed(api, run_id, self._pace), lambda _: True)
 
-    @asynccontextmanager
-    async def of_group(self, api: ParallelApi, owner: str, group_id: str, after: str) -> AsyncGenerator[GroupFeed]:
+    def of_group(
+        self, api: ParallelApi, owner: str, group_id: str, after: str
+    ) -> AbstractAsyncContextManager[GroupFeed]:
         """A feed of a group that has everything behind the event `after`; as `of_run`."""
 
         def opened() -> GroupFeed:
@@ -69,8 +68,7 @@ class Feeds:
         def goes_back_far_enough(feed: GroupFeed) -> bool:
             return feed.place_after(after) is not None
 
-        async with self._joined((owner, group_id), opened, goes_back_far_enough) as feed:
-            yield feed
+        return self._joined((owner, group_id), opened, goes_back_far_enough)
 
     @asynccontextmanager
     async def _joined(

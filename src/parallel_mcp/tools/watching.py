@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
@@ -140,17 +139,17 @@ async def _watched(
 ) -> Watched[_Snapshot] | None:
     """What could be seen by then."""
     last: _Snapshot | None = None
-    messages: deque[Message] = deque(maxlen=MAX_MESSAGES)
+    messages: tuple[Message, ...] = ()
     total = 0
     with anyio.CancelScope(deadline=deadline):
         async with reporting(call, first_message) as report, watch as snapshots:
             async for last in snapshots:
-                messages += last.new_messages
+                messages = (messages + last.new_messages)[-MAX_MESSAGES:]
                 total += len(last.new_messages)
                 report.update(_progress_line(last, messages), last.percent)
             if last is not None and last.is_complete:
                 report.finish(_progress_line(last, messages))
-    return Watched(last, tuple(messages), total) if last is not None else None
+    return Watched(last, messages, total) if last is not None else None
 
 
 @contextmanager
