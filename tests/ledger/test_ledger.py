@@ -102,6 +102,29 @@ async def test_run_found_later_turns_unknown_into_created(ledger: Ledger) -> Non
     assert known(await ledger.begin(an_intent(key="k"), NO_LIMITS)).handle == "trun_1"
 
 
+async def test_price_of_what_was_created_takes_the_place_of_the_reserved_one(ledger: Ledger) -> None:
+    """Of a thousand rows eight hundred were refused: they must not fill the budget."""
+    entry_id = await begun(ledger, an_intent(price_usd=10))
+
+    await ledger.settle(entry_id, "created", "tgrp_1", price_usd=2.0)
+
+    assert await spent(ledger) == Spent(2, 2)
+
+
+async def test_what_was_put_into_a_group_is_found_by_its_group(ledger: Ledger) -> None:
+    """Whoever adds to a group must know what is still open there; what was refused is not."""
+    numbers = [await begun(ledger, an_intent(f"batch {number}")) for number in range(4)]
+    for entry_id in numbers[:3]:
+        await ledger.attach_group(entry_id, "tgrp_1")
+    await ledger.settle(numbers[0], "created", "tgrp_1")
+    await ledger.settle(numbers[1], "failed")
+
+    found = await ledger.of_group(OWNER, "tgrp_1")
+
+    assert [(entry.entry_id, entry.state) for entry in found] == [(numbers[2], "intent"), (numbers[0], "created")]
+    assert await ledger.of_group("somebody else", "tgrp_1") == []
+
+
 # ---- the same again
 
 

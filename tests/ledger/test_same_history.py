@@ -64,8 +64,10 @@ def begin(request: int, key: str, usd: float, runs: int, lasts_s: float, ignored
     return step
 
 
-def settle(number: int, state: EntryState, handle: str) -> Step:
-    return lambda told: told.ledger.settle(told.entry_id(number), state, handle if state == "created" else "")
+def settle(number: int, state: EntryState, handle: str, price_usd: float | None) -> Step:
+    return lambda told: told.ledger.settle(
+        told.entry_id(number), state, handle if state == "created" else "", price_usd=price_usd
+    )
 
 
 def note_ended(handle: str) -> Step:
@@ -86,12 +88,13 @@ begins = st.builds(
     st.lists(numbers, max_size=2),
 )
 handles = st.sampled_from(["trun_1", "trun_2", "trun_3", "tgrp_1"])
+paid = st.sampled_from([None, None, 0.0, 0.05])
 times = st.sampled_from([1.0, 60.0, 599.0, 601.0, HOUR_S / 2, HOUR_S, 5 * HOUR_S, DAY_S, 16 * DAY_S])
 steps = st.one_of(
     begins,
     begins,
-    st.builds(settle, numbers, st.sampled_from(STATES), handles),
-    st.builds(settle, numbers, st.just("created"), handles),
+    st.builds(settle, numbers, st.sampled_from(STATES), handles, paid),
+    st.builds(settle, numbers, st.just("created"), handles, paid),
     st.builds(note_ended, handles),
     st.builds(attach_group, numbers),
     times,
@@ -113,7 +116,7 @@ async def test_redis_tells_of_any_history_what_the_ledger_in_memory_tells(
             clock.advance(step)
         else:
             assert redis.plain(await step(redis)) == memory.plain(await step(memory))
-        for look in (_recent, _spent, _entries):
+        for look in (_recent, _spent, _entries, _of_groups):
             assert redis.plain(await look(redis)) == memory.plain(await look(memory))
 
     await redis.ledger.aclose()
@@ -130,3 +133,7 @@ async def _spent(told: Told) -> Spent:
 
 async def _entries(told: Told) -> list[Entry | None]:
     return [await told.ledger.entry(entry_id) for entry_id in told.entry_ids[-4:]]
+
+
+async def _of_groups(told: Told) -> list[Entry]:
+    return [entry for number in range(4) for entry in await told.ledger.of_group(told.owner, f"tgrp_{number}")]

@@ -23,9 +23,10 @@ FREE_USD = 1e-9  # sums of prices in binary fractions: a billionth of a dollar i
 
 @dataclass(frozen=True)
 class Intent:
-    """A create about to be sent: one run, or `runs` rows of a group.
+    """A create about to be sent: a run, or the rows of a group.
 
-    `owner` is a keyed hash of the API key, never the key. `lasts_s` is how long it counts as active at most.
+    `owner` is a keyed hash of the API key, never the key. `lasts_s` is how long it counts as active at most, and `runs`
+    as how many active runs: a group counts as one.
     """
 
     owner: str
@@ -124,11 +125,20 @@ class Ledger(Protocol):
         ...
 
     async def attach_group(self, entry_id: str, group_id: str) -> None:
-        """Note the task group into which the run of an intent will be put."""
+        """Note the task group into which the runs of an intent will be put."""
         ...
 
-    async def settle(self, entry_id: str, state: EntryState, handle: str = "") -> None:
-        """Write the outcome of a create down. A known outcome is never overwritten by `unknown`."""
+    async def settle(
+        self, entry_id: str, state: EntryState, handle: str = "", *, price_usd: float | None = None
+    ) -> None:
+        """Write the outcome of a create down. A known outcome is never overwritten by `unknown`.
+
+        A price takes the place of the reserved one: a part of a group may have been refused.
+        """
+        ...
+
+    async def of_group(self, owner: str, group_id: str) -> list[Entry]:
+        """What an owner has put, or may have put, into a task group, the newest first."""
         ...
 
     async def entry(self, entry_id: str) -> Entry | None:

@@ -286,14 +286,25 @@ end
 
 _SETTLE = """
 local function step()
-  local id, state, handle = ARGV[4], ARGV[5], ARGV[6]
+  local id, state, handle, price = ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
   local row = read(id)
   if row and (row.state == 'intent' or row.state == 'unknown' or state ~= 'unknown') then
     uncharge(id, row)
-    row.state, row.handle = state, handle
+    row.state, row.handle, row.price = state, handle, price or row.price
     charge(id, row)
     write(id, row)
   end
+end
+"""
+
+_OF_GROUP = """
+local function step()
+  local found = {}
+  for _, id in ipairs(call('ZRANGE', ORDER, 0, -1, 'REV')) do
+    local row = read(id)
+    if row.group == ARGV[4] and row.state ~= 'failed' then found[#found + 1] = shown(id, row) end
+  end
+  return found
 end
 """
 
@@ -373,9 +384,16 @@ class RedisLedger:
         """See `Ledger.attach_group`."""
         await self._run(_ATTACH_GROUP, _owner(entry_id), entry_id, group_id)
 
-    async def settle(self, entry_id: str, state: EntryState, handle: str = "") -> None:
+    async def settle(
+        self, entry_id: str, state: EntryState, handle: str = "", *, price_usd: float | None = None
+    ) -> None:
         """See `Ledger.settle`."""
-        await self._run(_SETTLE, _owner(entry_id), entry_id, state, handle)
+        price = "" if price_usd is None else repr(price_usd)
+        await self._run(_SETTLE, _owner(entry_id), entry_id, state, handle, price)
+
+    async def of_group(self, owner: str, group_id: str) -> list[Entry]:
+        """See `Ledger.of_group`."""
+        return [_entry(row) for row in await self._run(_OF_GROUP, owner, group_id)]
 
     async def entry(self, entry_id: str) -> Entry | None:
         """See `Ledger.entry`."""

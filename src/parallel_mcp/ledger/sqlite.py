@@ -101,17 +101,31 @@ class SqliteLedger:
 
         await self._run(step)
 
-    async def settle(self, entry_id: str, state: EntryState, handle: str = "") -> None:
+    async def settle(
+        self, entry_id: str, state: EntryState, handle: str = "", *, price_usd: float | None = None
+    ) -> None:
         """See `Ledger.settle`."""
 
         def step(db: sqlite3.Connection, now: float) -> None:
             db.execute(
-                "UPDATE entries SET state = ?, handle = ? WHERE entry_id = ? "
+                "UPDATE entries SET state = ?, handle = ?, price_usd = coalesce(?, price_usd) WHERE entry_id = ? "
                 "AND (state IN ('intent', 'unknown') OR ? != 'unknown')",
-                (state, handle, entry_id, state),
+                (state, handle, price_usd, entry_id, state),
             )
 
         await self._run(step)
+
+    async def of_group(self, owner: str, group_id: str) -> list[Entry]:
+        """See `Ledger.of_group`."""
+
+        def step(db: sqlite3.Connection, now: float) -> list[Entry]:
+            rows = db.execute(
+                "SELECT * FROM entries WHERE owner = ? AND group_id = ? AND state != 'failed' ORDER BY rowid DESC",
+                (owner, group_id),
+            )
+            return [_entry(row, now) for row in rows]
+
+        return await self._run(step)
 
     async def entry(self, entry_id: str) -> Entry | None:
         """See `Ledger.entry`."""

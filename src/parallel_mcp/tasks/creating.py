@@ -6,17 +6,17 @@ import hashlib
 import hmac
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 import anyio
-from anyio.abc import TaskGroup
+import anyio.abc
 from pydantic import SecretStr
 
-from parallel_mcp.api.models import RunStateEvent, TaskRun, TaskRunInput
+from parallel_mcp.api.models import RunStateEvent, TaskGroup, TaskRun, TaskRunInput
 from parallel_mcp.errors import (
     IdempotencyConflict,
     LedgerUnavailable,
@@ -55,6 +55,8 @@ NOTE_S = 0.3
 ACTIVE_FACTOR = 1.25
 NOTHING_NEW = Limits(usd_per_hour=1e-6)  # a limit that no price fits in: only what exists already is answered
 
+_Made = TypeVar("_Made")
+
 _OWNER_SALT = b"parallel-mcp ledger owner v1"
 
 logger = logging.getLogger(__name__)
@@ -68,14 +70,31 @@ class Creation:
     deduplicated: bool
 
 
+@dataclass(frozen=True)
+class Outcome(Generic[_Made]):
+    """What a create has made, and what the ledger is told of it. Without a price, all that was reserved is charged."""
+
+    made: _Made
+    handle: str
+    state: EntryState = "created"
+    price_usd: float | None = None
+
+
 @dataclass
-class _OnItsWay:
+class _OnItsWay(Generic[_Made]):
     """A create that has been sent; whoever waits for it may leave, it goes on."""
 
     scope: anyio.CancelScope = field(default_factory=lambda: anyio.CancelScope(shield=True))
     done: anyio.Event = field(default_factory=anyio.Event)
-    run: TaskRun | None = None
+    outcome: Outcome[_Made] | None = None
     error: ResearchError | None = None
+
+    async def made(self) -> _Made:
+        """What it has made, once it is done; raises why it has not."""
+        await self.done.wait()
+        if self.outcome is not None:
+            return self.outcome.made
+        raise self.error or OutcomeUnknown("The create was not finished, and its outcome is unknown")
 
 
 def owner_of(key: SecretStr) -> str:
@@ -126,11 +145,11 @@ async def creating(
 class Creator:
     """Creates runs; one for all callers of a process."""
 
-    def __init__(self, open_ledger: Callable[[], Ledger], settings: Settings, tasks: TaskGroup) -> None:
+    def __init__(self, open_ledger: Callable[[], Ledger], settings: Settings, tasks: anyio.abc.TaskGroup) -> None:
         self._open_ledger = open_ledger
         self._settings = settings
         self._tasks = tasks
-        self._on_their_way: dict[str, _OnItsWay] = {}
+        self._on_their_way: dict[str, _OnItsWay[object]] = {}
         self._settling: set[anyio.CancelScope] = set()
         self._stop_at = float("inf")
 
@@ -173,13 +192,13 @@ class Creator:
             LedgerUnavailable: What was created before cannot be known; nothing is sent.
             UpstreamError: Refused; nothing was created.
         """
-        too_dear = not price_approved and is_dear(intent.price_usd, self._settings)
-        limits = NOTHING_NEW if too_dear else self._limits()
+        limits = self.limits(intent.price_usd, price_approved=price_approved)
         passed_over: frozenset[str] = frozenset()
         while True:
-            match await self._begun(intent, limits, passed_over):
+            match await self.begun(intent, limits, passed_over):
                 case New(entry_id=entry_id):
-                    return Creation(await self._send_once(api, entry_id, request), deduplicated=False)
+                    run = await self.send_once(entry_id, partial(self._sent, api, entry_id, request))
+                    return Creation(run, deduplicated=False)
                 case Known(entry=entry, by_key=by_key):
                     if not by_key and force_new:
                         passed_over |= {entry.entry_id}
@@ -189,15 +208,8 @@ class Creator:
                         return Creation(run, deduplicated=True)
                     if run is not None:
                         passed_over |= {entry.entry_id}
-                case KeyConflict():
-                    raise IdempotencyConflict("This idempotency_key was already used for another request")
-                case OverSpent() as exceeded:
-                    raise self._too_dear(intent) if too_dear else _over_budget(intent, exceeded)
-                case TooManyActive() as exceeded:
-                    raise OverBudget(
-                        f"{exceeded.active} runs are active, and {env_name('max_active_runs')} allows "
-                        f"{exceeded.limit}. Nothing was sent. Some must end first"
-                    )
+                case KeyConflict() | OverSpent() | TooManyActive() as no:
+                    raise self.refusal(no, intent, limits, intent.processor)
 
     async def is_answered(self, api: ParallelApi, intent: Intent) -> bool:
         """Whether an earlier create answers this one, so that nothing will be bought.
@@ -205,7 +217,7 @@ class Creator:
         Raises:
             LedgerUnavailable: Nobody can say.
         """
-        match await self._begun(intent, NOTHING_NEW, frozenset()):
+        match await self.begun(intent, NOTHING_NEW, frozenset()):
             case Known(entry=entry, by_key=False) if entry.state == "created":
                 return (await _retrieved(api, entry.handle, entry.processor)).is_active
             case begun:
@@ -213,29 +225,53 @@ class Creator:
 
     async def note(self, owner: str, run: TaskRun) -> None:
         """Free the place of a run that has been seen to have ended, waiting only a moment for the ledger."""
-        if run.is_active:
-            return
+        if not run.is_active:
+            await self._note(owner, run.run_id)
+
+    async def note_group(self, owner: str, group: TaskGroup) -> None:
+        """Free the place of a group none of whose runs is active, as `note` does."""
+        if group.status.num_task_runs and not group.status.is_active:
+            await self._note(owner, group.taskgroup_id)
+
+    async def _note(self, owner: str, handle: str) -> None:
         noted = anyio.Event()
-        self._tasks.start_soon(self._note_ended, owner, run.run_id, noted)
+        self._tasks.start_soon(self._note_ended, owner, handle, noted)
         with anyio.move_on_after(NOTE_S):
             await noted.wait()
 
-    async def _note_ended(self, owner: str, run_id: str, noted: anyio.Event) -> None:
+    async def _note_ended(self, owner: str, handle: str, noted: anyio.Event) -> None:
         try:
-            await self.ledger.note_ended(owner, run_id)
+            await self.ledger.note_ended(owner, handle)
         except Exception as error:  # a read is not worth failing for it, still less the server
             logger.info("The end of a run was not noted: %s", type(error).__name__)
         noted.set()
 
-    def _limits(self) -> Limits:
+    def limits(self, price_usd: float, *, price_approved: bool) -> Limits:
+        """The limits for a create: above the limit of one call nothing new is begun, unless the user approved."""
         settings = self._settings
+        if not price_approved and is_dear(price_usd, settings):
+            return NOTHING_NEW
         return Limits(settings.max_usd_per_hour, settings.max_usd_per_day, settings.max_active_runs)
 
-    def _too_dear(self, intent: Intent) -> OverBudget:
-        return OverBudget(
-            f"{intent.processor} costs ${intent.price_usd:.3f}, above the limit of "
-            f"${self._settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}). Nothing was sent"
-        )
+    def refusal(
+        self, no: KeyConflict | OverSpent | TooManyActive, intent: Intent, limits: Limits, what: str
+    ) -> ResearchError:
+        """Why nothing was begun, for the caller; `what` is that which would have been bought."""
+        match no:
+            case KeyConflict():
+                return IdempotencyConflict("This idempotency_key was already used for another request")
+            case OverSpent() if limits is NOTHING_NEW:
+                return OverBudget(
+                    f"{what} costs ${intent.price_usd:.3f}, above the limit of ${self._settings.max_usd_per_call:.2f} "
+                    f"for one call ({env_name('max_usd_per_call')}). Nothing was sent"
+                )
+            case OverSpent() as exceeded:
+                return _over_budget(intent, exceeded)
+            case TooManyActive() as exceeded:
+                return OverBudget(
+                    f"{exceeded.active} runs are active, and {env_name('max_active_runs')} allows "
+                    f"{exceeded.limit}. Nothing was sent. Some must end first"
+                )
 
     def finish_within(self, seconds: float) -> None:
         """Give the creates on their way so much time; what is not answered by then has an unknown outcome."""
@@ -243,7 +279,7 @@ class Creator:
         for scope in (*(on_its_way.scope for on_its_way in self._on_their_way.values()), *self._settling):
             scope.deadline = self._stop_at
 
-    async def _begun(self, intent: Intent, limits: Limits, passed_over: frozenset[str]) -> Begun:
+    async def begun(self, intent: Intent, limits: Limits, passed_over: frozenset[str]) -> Begun:
         """What the ledger says; a caller who leaves meanwhile must not leave an intent behind that nobody sends."""
         begun: Begun | None = None
         with anyio.CancelScope(shield=True):
@@ -253,20 +289,26 @@ class Creator:
 
     # ---- sending
 
-    async def _send_once(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> TaskRun:
+    async def send_once(self, entry_id: str, send: Callable[[], Awaitable[Outcome[_Made]]]) -> _Made:
         """Send the create in a task of its own, which outlives the caller, and wait for its outcome."""
-        on_its_way = self._on_their_way[entry_id] = _OnItsWay()
-        self._tasks.start_soon(self._send_and_settle, api, entry_id, request, on_its_way)
-        return await _outcome(on_its_way)
+        on_its_way = _OnItsWay[_Made]()
+        self._on_their_way[entry_id] = cast("_OnItsWay[object]", on_its_way)
+        self._tasks.start_soon(self._send_and_settle, entry_id, send, on_its_way)
+        return await on_its_way.made()
+
+    def on_its_way(self, entry_id: str) -> Callable[[], Awaitable[object]] | None:
+        """What to wait for, for the outcome of a create that this process has sent and that is not answered yet."""
+        on_its_way = self._on_their_way.get(entry_id)
+        return on_its_way.made if on_its_way else None
 
     async def _send_and_settle(
-        self, api: ParallelApi, entry_id: str, request: TaskRunInput, on_its_way: _OnItsWay
+        self, entry_id: str, send: Callable[[], Awaitable[Outcome[_Made]]], on_its_way: _OnItsWay[_Made]
     ) -> None:
         state: EntryState = "unknown"
         try:
             with on_its_way.scope:  # neither a caller who leaves nor a server that stops cuts it off
-                on_its_way.run = await self._sent(api, entry_id, request)
-                state = "created"
+                on_its_way.outcome = await send()
+                state = on_its_way.outcome.state
         except OutcomeUnknown as error:
             on_its_way.error = error
         except ResearchError as error:
@@ -275,36 +317,40 @@ class Creator:
             logger.exception("A create failed in this server")
         finally:
             try:
+                made = on_its_way.outcome
                 with anyio.CancelScope(shield=True):
-                    await self._settle(entry_id, state, on_its_way.run.run_id if on_its_way.run else "")
+                    await self.settle(entry_id, state, made.handle if made else "", made.price_usd if made else None)
             finally:
                 on_its_way.done.set()
                 del self._on_their_way[entry_id]
 
-    async def _settle(self, entry_id: str, state: EntryState, run_id: str) -> None:
+    async def settle(self, entry_id: str, state: EntryState, handle: str = "", price_usd: float | None = None) -> None:
+        """Write an outcome down, now or, if the ledger cannot be used, later."""
         try:
-            await self.ledger.settle(entry_id, state, run_id)
+            await self.ledger.settle(entry_id, state, handle, price_usd=price_usd)
         except Exception as error:  # also a fault of ours: the outcome must not be lost, nor the server ended
             logger.warning("The outcome of a create is not written down yet: %s", type(error).__name__)
-            self._tasks.start_soon(self._settle_later, entry_id, state, run_id)
+            self._tasks.start_soon(self._settle_later, entry_id, state, handle, price_usd)
 
-    async def _settle_later(self, entry_id: str, state: EntryState, run_id: str) -> None:
+    async def _settle_later(self, entry_id: str, state: EntryState, handle: str, price_usd: float | None) -> None:
         """Try again while the server runs: until then a repeat finds an intent, which counts as unknown."""
         with anyio.CancelScope(shield=True, deadline=self._stop_at) as scope:
             self._settling.add(scope)
             for pause_s in SETTLE_AGAIN_S:
                 await anyio.sleep(pause_s)
                 with suppress(LedgerUnavailable):
-                    await self.ledger.settle(entry_id, state, run_id)
+                    await self.ledger.settle(entry_id, state, handle, price_usd=price_usd)
                     self._settling.discard(scope)
                     return
         self._settling.discard(scope)
-        logger.error("The create %s ended as %s (%s), which the ledger could not be told", entry_id, state, run_id)
+        logger.error("The create %s ended as %s (%s), which the ledger could not be told", entry_id, state, handle)
 
-    async def _sent(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> TaskRun:
+    async def _sent(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> Outcome[TaskRun]:
         if self._settings.safe_create == "plain":
-            return await api.create_run(request)
-        return await self._sent_into_group(api, entry_id, request)
+            run = await api.create_run(request)
+        else:
+            run = await self._sent_into_group(api, entry_id, request)
+        return Outcome(run, run.run_id)
 
     async def _sent_into_group(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> TaskRun:
         """Put the run into a group of its own, whose id is written down first: a lost answer can be read back."""
@@ -319,7 +365,7 @@ class Creator:
                 raise
         if not run_id:
             raise OutcomeUnknown("The create was sent into a task group, but the answer names no run")
-        await self._settle(entry_id, "created", run_id)  # before the next request, which may take its time
+        await self.settle(entry_id, "created", run_id)  # before the next request, which may take its time
         return await _retrieved(api, run_id, request.processor)
 
     async def _read_back(self, api: ParallelApi, group_id: str) -> str:
@@ -339,8 +385,8 @@ class Creator:
             OutcomeUnknown: Nobody knows whether there is one.
         """
         if on_its_way := self._on_their_way.get(entry.entry_id):
-            return await _outcome(on_its_way)
-        settled = await self._settled_elsewhere(entry)
+            return cast("TaskRun", await on_its_way.made())  # equal requests make the same kind of thing
+        settled = await self.settled_elsewhere(entry)
         if settled is None or settled.state == "failed":
             return None
         if settled.state == "created":
@@ -352,7 +398,7 @@ class Creator:
             raise StillCreating("An equal create is on its way in another process; nothing was sent now")
         raise OutcomeUnknown("An equal create was sent before, and its outcome is unknown; nothing was sent now")
 
-    async def _settled_elsewhere(self, entry: Entry) -> Entry | None:
+    async def settled_elsewhere(self, entry: Entry) -> Entry | None:
         """The entry once another process has settled it, or as it stands if that takes too long or never comes."""
         current: Entry | None = entry
         pause_s = 0.05
@@ -362,13 +408,6 @@ class Creator:
                 pause_s = min(1.0, pause_s * 2)
                 current = await self.ledger.entry(entry.entry_id)
         return current
-
-
-async def _outcome(on_its_way: _OnItsWay) -> TaskRun:
-    await on_its_way.done.wait()
-    if on_its_way.run is not None:
-        return on_its_way.run
-    raise on_its_way.error or OutcomeUnknown("The create was not finished, and its outcome is unknown")
 
 
 async def _run_in_group(api: ParallelApi, group_id: str) -> str:

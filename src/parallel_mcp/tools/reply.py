@@ -27,4 +27,4 @@ def next_call(tool: str, **arguments: object) -> str:
 
 
 def _literal(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else str(value)
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str | list) else str(value)

@@ -2,14 +2,14 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, get_args
 
 import anyio
 from mcp.types import CallToolResult
 from pydantic import AfterValidator, Field
 
 from parallel_mcp.api.models import TaskRun, TaskRunInput
-from parallel_mcp.errors import OverBudget, StillCreating
+from parallel_mcp.errors import InvalidArguments, OverBudget, StillCreating
 from parallel_mcp.ledger import Intent
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.settings import Settings
@@ -31,6 +31,9 @@ def _key(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_-]{0,64}", text):
         raise ValueError("at most 64 letters, digits, _ or -")
     return text
+
+
+IdempotencyKey = Annotated[str, AfterValidator(_key)]
 
 
 class TaskRequest(Arguments):
@@ -62,7 +65,7 @@ class TaskRequest(Arguments):
         default="", description="run_id of a completed run whose context this one continues."
     )
     metadata: dict[str, Any] = Field(default={}, description="Labels: keys up to 16 characters, values up to 512.")
-    idempotency_key: Annotated[str, AfterValidator(_key)] = Field(
+    idempotency_key: IdempotencyKey = Field(
         default="", description="Same key, same run. At most 64 letters, digits, _ or -."
     )
     force_new: bool = Field(default=False, description="Start another run although an equal one is active.")
@@ -180,10 +183,22 @@ def title_of(request: TaskRequest) -> str:
     return one_line(request.input or ", ".join(values), MAX_TITLE_CHARS)
 
 
-def chosen_processor(request: TaskRequest, settings: Settings) -> Processor:
-    """The processor of a request, or the default one."""
+class ChoosesProcessor(Protocol):
+    """A request that may name a processor."""
+
+    @property
+    def processor(self) -> str | None: ...
+
+
+def chosen_processor(request: ChoosesProcessor, settings: Settings) -> Processor:
+    """The processor of a request, or the default one.
+
+    Raises:
+        InvalidArguments: There is none of that name.
+    """
     processor = processor_named(request.processor or settings.default_processor)
-    assert processor is not None  # both names were checked: one by its schema, one when the server was built
+    if processor is None:  # not the default one, which was checked when the server was built
+        raise InvalidArguments(f"`processor`: one of {', '.join(get_args(ProcessorName))}")
     return processor
 
 
