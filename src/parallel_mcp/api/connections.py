@@ -6,7 +6,7 @@ own, so that no kept-alive one can break under it after the request was sent.
 """
 
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -47,7 +47,7 @@ class Request:
     max_bytes: int = 1 << 20
     pool: Pool = "calls"
     json: Any = None
-    query: dict[str, str] | None = None
+    query: Mapping[str, str | list[str]] | None = None
     betas: tuple[str, ...] = ()
 
     def headers(self, key: str, accept: str) -> dict[str, str]:

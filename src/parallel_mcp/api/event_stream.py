@@ -1,28 +1,29 @@
 """Server-sent events of the API -> typed events. Junk between good events is skipped, never fatal."""
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import httpx
 from httpx_sse import EventSource
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from parallel_mcp.api.failures import connection_failures
 from parallel_mcp.api.foreign_json import parsed
-from parallel_mcp.api.models import Event, UnknownEvent, event_model
 from parallel_mcp.errors import UpstreamUnreadable
 
 MAX_EVENT_BYTES = 32 << 20  # the last event of a run carries its whole output
 _BLANK_LINES = (b"\n\n", b"\r\r", b"\r\n\r\n")
 _BOM = b"\xef\xbb\xbf"
 
+_Event = TypeVar("_Event", bound=BaseModel)
+
 logger = logging.getLogger(__name__)
 
 
-async def read_events(response: httpx.Response) -> AsyncGenerator[Event]:
-    """The events of an open stream, until it ends.
+async def read_events(response: httpx.Response, model_of: Callable[[str], type[_Event]]) -> AsyncGenerator[_Event]:
+    """The events of an open stream, until it ends. `model_of` gives the model of a `type`, also of an unknown one.
 
     Raises:
         UpstreamUnavailable: The connection broke.
@@ -37,17 +38,16 @@ async def read_events(response: httpx.Response) -> AsyncGenerator[Event]:
                 message = await anext(messages, None)
             if message is None:
                 return
-            event = _parse(message.data) if message.data else None
+            event = _parse(message.data, model_of) if message.data else None
             if event is not None:
                 yield event
 
 
-def _parse(data: str) -> Event | None:
+def _parse(data: str, model_of: Callable[[str], type[_Event]]) -> _Event | None:
     try:
         content = parsed(data)
         kind = cast("dict[str, Any]", content).get("type") if isinstance(content, dict) else None
-        model = event_model(kind) if isinstance(kind, str) else UnknownEvent
-        return model.model_validate(content)
+        return model_of(kind if isinstance(kind, str) else "").model_validate(content)
     except ValueError as error:  # pydantic's ValidationError is a ValueError
         reason = f"{error.error_count()} fields do not fit" if isinstance(error, ValidationError) else "not JSON"
         logger.warning("Skipped an event of %d characters: %s", len(data), reason)
