@@ -53,7 +53,7 @@ class Feeds:
     @asynccontextmanager
     async def of_run(self, api: ParallelApi, owner: str, run_id: str) -> AsyncGenerator[RunFeed]:
         """The feed of a run, for as long as the block lasts. A late watcher gets what is known already at once."""
-        async with self._joined((owner, run_id), lambda: RunFeed(api, run_id), lambda _: True) as feed:
+        async with self.joined((owner, run_id), lambda: RunFeed(api, run_id), lambda _: True) as feed:
             yield feed
 
     @asynccontextmanager
@@ -66,13 +66,14 @@ class Feeds:
         def goes_back_far_enough(feed: GroupFeed) -> bool:
             return feed.place_after(after) is not None
 
-        async with self._joined((owner, group_id), opened, goes_back_far_enough) as feed:
+        async with self.joined((owner, group_id), opened, goes_back_far_enough) as feed:
             yield feed
 
     @asynccontextmanager
-    async def _joined(
+    async def joined(
         self, key: _Key, opened: Callable[[], _Feed], serves: Callable[[_Feed], bool]
     ) -> AsyncGenerator[_Feed]:
+        """The feed under a key (owner and handle) that `serves` this watcher, else a new one."""
         shared = self._open_one(key, serves) or self._opened(key, opened())
         shared.watchers += 1
         shared.scope.deadline = float("inf")

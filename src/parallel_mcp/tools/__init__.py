@@ -25,4 +25,12 @@ def chosen_tools(settings: Settings) -> list[ToolDefinition]:
     tools: list[ToolDefinition] = []
     if "core" in settings.toolsets:
         tools += CORE_TOOLS
+    if "findall" in settings.toolsets:
+        from parallel_mcp.tools.findall import FINDALL_TOOLS
+
+        tools += FINDALL_TOOLS
+    if "monitor" in settings.toolsets:
+        from parallel_mcp.tools.monitors import MONITOR_TOOLS
+
+        tools += MONITOR_TOOLS
     return tools

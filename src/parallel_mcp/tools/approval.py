@@ -36,7 +36,7 @@ async def ask_for_approval(request: TaskRequest, context: Context[App]) -> Appro
     call = Call(context.request_context.lifespan_context, context)
     settings = call.settings
     processor = chosen_processor(request, settings)
-    if not is_dear(processor.price_usd, settings) or not _can_be_asked(context):
+    if not is_dear(processor.price_usd, settings) or not can_be_asked(context):
         return NotAsked()
     intent = intent_of(request, run_input(request, processor), processor, call)
     if not request.force_new and await call.app.creator.is_answered(call.api, intent):
@@ -58,7 +58,8 @@ def approval_of(answer: ElicitationResult[Approval]) -> PriceApproval:
     return "approved" if answer.data.approve else "declined"
 
 
-def _can_be_asked(context: Context[App]) -> bool:
+def can_be_asked(context: Context[App]) -> bool:
+    """Whether the client can put a question to the user."""
     capabilities = context.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):

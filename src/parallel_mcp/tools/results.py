@@ -15,7 +15,7 @@ from parallel_mcp.render.documents import Citations, Format, document_of, select
 from parallel_mcp.render.pages import Page, page_of
 from parallel_mcp.render.sources import Source, check_these, numbers_for, source_line, sources_of
 from parallel_mcp.render.untrusted import marked, one_line
-from parallel_mcp.tasks.handles import platform_link, run_handle
+from parallel_mcp.tasks.handles import handle_kind, platform_link, run_handle
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import Output, next_call, reply
@@ -107,8 +107,12 @@ async def get_result(request: GetResultArguments, call: Call) -> CallToolResult:
     If the run is still active you get its status and the next call instead. Cite sources by their numbers and
     addresses; check the fields named under "Check these" before relying on them.
     """
-    run_handle(request.id)
     wait_s = allowed_wait_s(request.wait_s, call)
+    if handle_kind(request.id) == "findall":
+        from parallel_mcp.tools.findall_results import findall_reply
+
+        return await findall_reply(request, call, wait_s=wait_s)
+    run_handle(request.id)
     answer = await (result_within(wait_s, request, call) if wait_s else result_of(request, call))
     return reply(answer.text, answer.structured)
 
