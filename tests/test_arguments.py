@@ -139,8 +139,9 @@ async def test_text_that_looks_like_json_stays_text(upstream: Upstream, client: 
         ("create_task", {"input": "x" * 24_990}, "the limit is 25,000"),
         ("create_task", {"input": "x", "idempotency_key": "a b"}, "at most 64 letters"),
         ("create_task", {"input": "x", "output_schema": "company name"}, "`output_schema` is an object"),
-        ("watch_progress", {"id": "tgrp_1"}, "takes the handle of a run"),
-        ("get_status", {"ids": ["findall_1"]}, "FindAll"),
+        ("watch_progress", {"id": "monitor_1"}, "get_monitor_events gives what it found"),
+        ("get_result", {"id": "monitor_1"}, "takes the handle of a run"),
+        ("get_status", {"ids": ["../runs"]}, "`ids` is not a handle"),
     ],
 )
 async def test_argument_that_does_not_fit_is_named_with_what_is_accepted(

@@ -5,6 +5,8 @@ Accept a change with `UPDATE_SNAPSHOTS=1 python -m pytest tests/test_definitions
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -83,6 +85,20 @@ async def test_only_the_tools_of_core_are_there_by_default() -> None:
         "get_monitor_events",
         "cancel_monitor",
     ]
+
+
+def test_toolsets_that_are_off_are_not_even_imported() -> None:
+    """Clients start the server anew for every conversation, and nearly all of a start is imports."""
+    code = (
+        "import sys\n"
+        "from parallel_mcp.server import build_server\n"
+        "from parallel_mcp.settings import load_settings\n"
+        "build_server(load_settings())\n"
+        "print([name for name in sys.modules if 'findall' in name or 'monitor' in name or name.endswith('buying')])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+
+    assert printed.strip() == "[]"
 
 
 async def test_descriptions_are_short_in_every_toolset() -> None:

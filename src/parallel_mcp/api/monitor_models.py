@@ -1,5 +1,6 @@
 """The shapes of monitors. Read as leniently as those of tasks."""
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -89,11 +90,19 @@ class Monitor(Answer):
         return self.status != "cancelled"
 
 
+def _cursor(value: Any) -> Any:
+    """A cursor, which is repeated in calls to copy: nothing that could be read as words."""
+    return value if isinstance(value, str) and re.fullmatch(r"[\w.:=+/~-]{0,2000}", value, re.ASCII) else ""
+
+
+Cursor = Annotated[str, BeforeValidator(_cursor)]
+
+
 class MonitorPage(Answer):
     """A page of monitors."""
 
     monitors: list[Monitor]
-    next_cursor: Text = ""
+    next_cursor: Cursor = ""
 
 
 def _readable(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
@@ -126,5 +135,5 @@ class MonitorEvents(Answer):
     """A page of events, the newest first."""
 
     events: Annotated[list[MonitorEvent], BeforeValidator(objects)] = Field(default=[])
-    next_cursor: Text = ""
+    next_cursor: Cursor = ""
     warnings: Warnings = Field(default=[])
