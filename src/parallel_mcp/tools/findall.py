@@ -325,12 +325,12 @@ async def _added(addition: Addition, findall_id: str, call: Call) -> CallToolRes
 
 
 def _added_text(added: AddToFindallOutput, addition: Addition, schema: FindAllSchema) -> str:
-    state = f"at most {schema.match_limit} matches, {added.enrichments} enrichments"
+    state = f"match limit {schema.match_limit}, enrichments: {added.enrichments}"
     if added.deduplicated:
         headline = f"{added.id} had this already ({state}). Nothing was bought or charged."
     else:
-        most = f"up to {addition.most_matches:,} matches, at most ${added.most_usd:.2f}"
-        headline = f"Added to {added.id} ({state}): {most}."
+        most = f"for up to {addition.most_matches:,} matches, at most ${added.most_usd:.3f}"
+        headline = f"Added to {added.id} ({state}) {most}."
     return f"{headline}\nNext: {added.next}"
 
 
@@ -343,7 +343,7 @@ def _created_text(made: CreateFindallOutput) -> str:
     else:
         lines = [
             f"Started {made.findall_id} ({made.generator}, {made.status}) for up to {made.match_limit:,} matches, "
-            f"at most ${made.most_usd:.2f}."
+            f"at most ${made.most_usd:.3f}."
         ]
     if made.untrusted_conditions:
         lines.append(f"It searches for: {marked(chr(10).join(f'- {text}' for text in made.untrusted_conditions))}")

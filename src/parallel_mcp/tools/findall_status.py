@@ -41,9 +41,9 @@ async def findall_line(findall_id: str, call: Call) -> StatusLine:
 
 
 def candidate_counts(run: FindAllRun, match_limit: int | None = None) -> dict[str, int]:
-    """What was found so far, and up to how many matches are looked for, if that is known."""
+    """What was found so far, and how many matches are wanted at most, if that is known."""
     counts = {"matched": run.matched, "candidates": run.generated}
-    return counts | ({"match_limit": match_limit} if match_limit else {})
+    return counts | ({"wanted": match_limit} if match_limit else {})
 
 
 def findall_elapsed_s(run: FindAllRun) -> int | None:

@@ -368,7 +368,7 @@ def _events_text(output: GetMonitorEventsOutput, request: GetMonitorEventsArgume
     ]
     if output.cut:
         lines.append("Some are cut (…): ask for fewer at a time with limit.")
-    return "\n".join([*lines, *([f"Next: {output.next}"] if output.next else ["These are the oldest."])])
+    return "\n".join([*lines, *([f"Next: {output.next}"] if output.next else ["There are no older ones."])])
 
 
 def _event_texts(events: Sequence[EventLine]) -> list[str]:
