@@ -19,6 +19,15 @@ FAST = 10_000.0
 
 Object = dict[str, Any]
 
+FINDALL: Object = {
+    "objective": "Find robotics companies that build warehouse automation",
+    "entity_type": "companies",
+    "match_conditions": [{"name": "automation_check", "description": "Companies must build warehouse automation"}],
+    "generator": "base",
+    "match_limit": 5,
+}
+MONITOR: Object = {"type": "event_stream", "frequency": "1h", "settings": {"query": "solid-state batteries"}}
+
 
 class Api:
     """A client of one simulator, in process: a streamed response arrives when it has ended."""
@@ -66,6 +75,19 @@ class Api:
 
     async def add_runs(self, taskgroup_id: str, *inputs: Object, **members: Any) -> Object:
         return await self.post(f"/v1/tasks/groups/{taskgroup_id}/runs", inputs=inputs, **members)
+
+    async def findall(self, sim: str = "", **members: Any) -> str:
+        """Create a FindAll run, with story words in `sim`; returns its path."""
+        metadata = {"metadata": {"sim": sim}} if sim else {}
+        run = await self.post("/v1beta/findall/runs", **(FINDALL | metadata | members))
+        return f"/v1beta/findall/runs/{run['findall_id']}"
+
+    async def monitor(self, sim: str = "", **members: Any) -> str:
+        """Create a monitor, with story words in `sim`; returns its path."""
+        metadata = {"metadata": {"sim": sim}} if sim else {}
+        response = await self.http.post("/v1/monitors", json=MONITOR | metadata | members)
+        assert response.status_code == 201, response.text
+        return f"/v1/monitors/{response.json()['monitor_id']}"
 
 
 @asynccontextmanager

@@ -32,14 +32,18 @@ def assert_is(component: str, value: Any) -> None:
     validator(component).validate(value)  # pyright: ignore[reportUnknownMemberType]  # its stub is untyped
 
 
-RUN_EVENTS = {
+EVENTS = {
     "task_run.state": "TaskRunEvent",
     "task_run.progress_stats": "TaskRunProgressStatsEvent",
     "task_group_status": "TaskGroupStatusEvent",
     "error": "ErrorEvent",
+    "findall.status": "FindAllRunStatusEvent",
+    "findall.schema.updated": "FindAllSchemaUpdatedEvent",
 }
 
 
 def assert_is_event(event: dict[str, Any]) -> None:
     """Fail unless an event is what the document describes for its type."""
-    assert_is(RUN_EVENTS.get(event["type"], "TaskRunProgressMessageEvent"), event)
+    is_candidate = event["type"].startswith("findall.candidate.")
+    otherwise = "FindAllCandidateMatchStatusEvent" if is_candidate else "TaskRunProgressMessageEvent"
+    assert_is(EVENTS.get(event["type"], otherwise), event)

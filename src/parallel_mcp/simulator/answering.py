@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from parallel_mcp.simulator.config import SimulatorConfig
 from parallel_mcp.simulator.errors import UNAUTHORIZED, Invalid, InvalidAnswer, Problem, Refused
@@ -32,7 +32,7 @@ class Answering:
 
         async def answer(request: Request) -> Response:
             try:
-                self._authorize(request)
+                self.caller(request)
                 return await handler(request)
             except Invalid as error:
                 return when_invalid(error.problems, self.identities.ref_id)
@@ -53,13 +53,19 @@ class Answering:
         """Leave out optional nulls if the configuration says so (checklist 4)."""
         return sparse(body) if self.config.omit_nulls else body
 
-    def _authorize(self, request: Request) -> None:
+    def caller(self, request: Request) -> str:
+        """Return the key of the caller, which is who a FindAll run or a monitor belongs to.
+
+        Raises:
+            Refused: 401, it is missing or not known.
+        """
         key = request.headers.get("x-api-key", "")
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
         if not key and self.config.accept_bearer and scheme.lower() == "bearer":
             key = token.strip()
         if not key or (self.config.api_keys is not None and key not in self.config.api_keys):
             raise Refused(401, UNAUTHORIZED)
+        return key
 
 
 def query_value(request: Request, name: str, shape: TypeAdapter[T], default: T) -> T:
@@ -76,6 +82,25 @@ def query_value(request: Request, name: str, shape: TypeAdapter[T], default: T) 
     except ValidationError as error:
         problems = [Problem(("query", name), item["msg"], item["type"]) for item in error.errors()]
         raise Invalid(problems) from None
+
+
+def query_values(request: Request, name: str, shape: TypeAdapter[T]) -> list[T]:
+    """Read a query parameter that may be repeated, or hold values between commas as the official SDK sends them.
+
+    Raises:
+        Invalid: One of them has another shape.
+    """
+    texts = [text for given in request.query_params.getlist(name) for text in given.split(",")]
+    try:
+        return [shape.validate_strings(text) for text in texts]
+    except ValidationError as error:
+        raise Invalid([Problem(("query", name), item["msg"], item["type"]) for item in error.errors()]) from None
+
+
+def gateway_page(status: int) -> Response:
+    """Answer as something between the caller and the API does when the API cannot be reached."""
+    name = {502: "Bad Gateway", 503: "Service Unavailable"}.get(status, "Error")
+    return HTMLResponse(f"<html><body><h1>{status} {name}</h1></body></html>", status)
 
 
 async def while_connected(request: Request, work: Callable[[], Awaitable[None]]) -> None:

@@ -14,18 +14,20 @@ class SimulatorConfig:
 
     Attributes:
         seed: Same seed, same requests in the same order: same ids, durations and texts.
-        speed: 60 makes a simulated minute pass in a second: for runs, search, extract, the life of streams and the
-            minute of the rate limits. A `timeout` sent by a caller is the caller's own time: real seconds.
+        speed: 60 makes a simulated minute pass in a second: for all that runs, search, extract, the life of streams
+            and the spans of the rate limits. A `timeout` sent by a caller is the caller's own time: real seconds.
         api_keys: Keys that are accepted; None accepts every non-empty one.
         balance_usd: Credit at the start.
         charge_completed: Completed runs use up credit. False gives the whole reservation back at the end.
         creates_per_minute: POSTs that create runs, single or in a group, before 429.
         searches_per_minute: Search POSTs before 429; extract POSTs are counted apart, with the same limit.
+        findalls_per_hour: POSTs that create FindAll runs before 429; entity searches have the quota of searches.
+        monitors_per_minute: POSTs that create monitors before 429.
         retry_after: Send `Retry-After` with 429. Off, as the API documents none.
         strict_beta: Answer 422 when a feature is used without its `parallel-beta` value (checklist 5).
         accept_bearer: Take the key from `Authorization: Bearer` as well (checklist 2).
         omit_nulls: Leave out optional nulls, as the samples of the OpenAPI document do (checklist 4).
-        default_story: Story words for runs that choose none; see `stories`.
+        default_story: Story words for runs, FindAll runs and monitors that choose none; see `stories`.
     """
 
     seed: int = 0
@@ -35,6 +37,8 @@ class SimulatorConfig:
     charge_completed: bool = True
     creates_per_minute: int = 2000
     searches_per_minute: int = 600
+    findalls_per_hour: int = 300
+    monitors_per_minute: int = 300
     retry_after: bool = False
     strict_beta: bool = False
     accept_bearer: bool = False

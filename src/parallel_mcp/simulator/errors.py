@@ -18,9 +18,15 @@ FORBIDDEN_PROCESSOR = "Forbidden: invalid processor in request"
 RUN_NOT_FOUND = "Run id not found"
 NO_RESULT = "Run failed or run id not found"
 GROUP_NOT_FOUND = "TaskGroup not found"
+FINDALL_NOT_FOUND = "FindAll run not found"
+CANNOT_CANCEL = "Cannot cancel a terminated FindAll run"
+MONITOR_NOT_FOUND = "Monitor not found"
 STILL_ACTIVE = "Request timed out; run still active"
 UNPROCESSABLE = "Unprocessable content: request validation error"
 VALIDATION = "Request validation error"
+ENRICHMENT = "Validation error"
+EXTENSION = "Additional match limit must be greater than 0"
+MONITOR_EVENTS = "Unprocessable content: invalid cursor or request validation error"
 TOO_MANY = "Too many requests: quota temporarily exceeded"
 
 
@@ -65,8 +71,8 @@ def invalid_answer(message: str, ref_id: str, problems: Sequence[Problem]) -> Re
     return JSONResponse({"type": "error", "error": {"ref_id": ref_id, "message": message, "detail": detail}}, 422)
 
 
-def unprocessable_run(problems: Sequence[Problem], ref_ids: RefIds) -> Response:
-    """Answer an invalid `POST /v1/tasks/runs`."""
+def unprocessable(problems: Sequence[Problem], ref_ids: RefIds) -> Response:
+    """Answer an invalid creation of a run or a FindAll run, and any invalid write about a monitor."""
     return invalid_answer(UNPROCESSABLE, ref_ids(""), problems)
 
 
@@ -85,8 +91,24 @@ def invalid_extract(problems: Sequence[Problem], ref_ids: RefIds) -> Response:
     return invalid_answer(VALIDATION, ref_ids("extract_"), problems)
 
 
-def invalid_group_request(problems: Sequence[Problem], ref_ids: RefIds) -> Response:
-    """Answer an invalid group request, in the second shape (section 3.1)."""
+def invalid_enrichment(problems: Sequence[Problem], ref_ids: RefIds) -> Response:
+    """Answer an invalid enrichment of a FindAll run."""
+    return invalid_answer(ENRICHMENT, ref_ids(""), problems)
+
+
+def invalid_extension(problems: Sequence[Problem], ref_ids: RefIds) -> Response:
+    """Answer an invalid extension of a FindAll run; the API has a sentence for the likeliest mistake only."""
+    too_small = any(problem.kind == "greater_than" for problem in problems)
+    return invalid_answer(EXTENSION if too_small else VALIDATION, ref_ids(""), problems)
+
+
+def invalid_monitor_events(problems: Sequence[Problem], ref_ids: RefIds) -> Response:
+    """Answer an invalid request for the events of a monitor."""
+    return invalid_answer(MONITOR_EVENTS, ref_ids(""), problems)
+
+
+def invalid_in_second_shape(problems: Sequence[Problem], ref_ids: RefIds) -> Response:
+    """Answer what the API checks before its own code does: groups, most of FindAll, lists (section 3.1)."""
     return JSONResponse({"detail": _problem_objects(problems)}, 422)
 
 

@@ -9,6 +9,7 @@ from random import Random
 
 from pydantic import JsonValue
 
+from parallel_mcp.simulator.dossiers import Dossier
 from parallel_mcp.simulator.library import search_terms
 from parallel_mcp.simulator.payloads import Json
 from parallel_mcp.simulator.research import Quote, Research
@@ -56,7 +57,7 @@ class Subject:
 class FieldWriter:
     """Writes values for the schemas of one run."""
 
-    def __init__(self, research: Research, root: Schema, dice: Random) -> None:
+    def __init__(self, research: Research | Dossier, root: Schema, dice: Random) -> None:
         self._research = research
         self._root = root
         self._dice = dice

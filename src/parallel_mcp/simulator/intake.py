@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pydantic import JsonValue
@@ -93,6 +93,11 @@ class Runs:
             raise Refused(404, NO_RESULT)
         return self._runs[run_id]
 
+    def completed(self, run_id: str) -> Run | None:
+        """Return a run if it has completed."""
+        run = self._runs.get(run_id)
+        return run if run is not None and run.status_at(self._clock.now()) == "completed" else None
+
     def create(self, request: RunRequest, betas: frozenset[str]) -> Run:
         """Create one run.
 
@@ -115,7 +120,7 @@ class Runs:
         warnings = self._reviewed(request)
         self._require_betas(request, betas)
         self._require_completed_interaction(request)
-        return _Accepted(request, self._story_of(request), warnings)
+        return _Accepted(request, story_in(request.body.metadata, self._default_story, *request.loc), warnings)
 
     def _reviewed(self, request: RunRequest) -> list[JsonObject]:
         """Apply the rules for specs; returns the warnings."""
@@ -157,19 +162,9 @@ class Runs:
         earlier_id = request.body.previous_interaction_id
         if earlier_id is None:
             return
-        earlier = self._runs.get(earlier_id)
-        if earlier is None or earlier.status_at(self._clock.now()) != "completed":
+        if self.completed(earlier_id) is None:
             message = "previous_interaction_id must name a completed interaction"
             raise invalid(message, "body", *request.loc, "previous_interaction_id")
-
-    def _story_of(self, request: RunRequest) -> Story:
-        words = (request.body.metadata or {}).get(STORY_KEY)
-        if words is None:
-            return self._default_story
-        try:
-            return read_story(str(words))
-        except ValueError as error:
-            raise invalid(str(error), "body", *request.loc, "metadata", STORY_KEY) from None
 
     def _create(self, accepted: _Accepted, betas: frozenset[str], taskgroup_id: str | None) -> Run:
         request = accepted.request
@@ -198,6 +193,21 @@ class Runs:
             policy=body.source_policy,
             most_pages=PAGES_READ.get(body.processor.removesuffix("-fast"), MOST_PAGES_READ),
         )
+
+
+def story_in(metadata: Mapping[str, object] | None, default: Story, *loc: str | int) -> Story:
+    """Read the story words in the metadata of something to be created, which stands at `loc` in the body.
+
+    Raises:
+        Invalid: A word is not understood.
+    """
+    words = (metadata or {}).get(STORY_KEY)
+    if words is None:
+        return default
+    try:
+        return read_story(str(words))
+    except ValueError as error:
+        raise invalid(str(error), "body", *loc, "metadata", STORY_KEY) from None
 
 
 def _inside(problem: Problem, loc: tuple[str | int, ...]) -> Problem:

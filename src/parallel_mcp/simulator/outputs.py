@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from random import Random
 
 from parallel_mcp.simulator.auto import write_auto
+from parallel_mcp.simulator.basis import BasisWriter
 from parallel_mcp.simulator.bodies import AutoForm, JsonForm, McpServer, TaskRunInput, TextForm
-from parallel_mcp.simulator.corpus import Page
 from parallel_mcp.simulator.fields import Answer, FieldWriter
 from parallel_mcp.simulator.identities import hex_token
 from parallel_mcp.simulator.payloads import JsonObject, compact
 from parallel_mcp.simulator.processors import PROCESSORS
 from parallel_mcp.simulator.reports import write_report
-from parallel_mcp.simulator.research import Quote, Research
+from parallel_mcp.simulator.research import Research
 from parallel_mcp.simulator.stories import Story
-
-MOST_CITATIONS = 4
-UNTITLED_SHARE = 0.08
-UNQUOTED_SHARE = 0.06
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,10 @@ class OutputWriter:
     story: Story
     dice: Random
 
+    @cached_property
+    def _basis(self) -> BasisWriter:
+        return BasisWriter(self.story, self.dice)
+
     def write(self) -> Output:
         form = self.body.task_spec.output_schema if self.body.task_spec else None
         if isinstance(form, JsonForm):
@@ -62,19 +63,19 @@ class OutputWriter:
 
     def _text_output(self, wish: str) -> Output:
         report = write_report(self.research, wish, at_least_bytes=self.story.size)
-        basis = [self._basis("output", report.quotes)]
+        basis = [self._basis.entry("output", report.quotes)]
         return Output({"type": "text", "content": report.text}, basis, basis)
 
     def _json_output(self, form: JsonForm) -> Output:
         answers = FieldWriter(self.research, form.json_schema, self.dice).write_fields()
         content = {name: answer.value for name, answer in answers.items()}
-        basis = {name: self._basis(name, answer.quotes) for name, answer in answers.items()}
+        basis = {name: self._basis.entry(name, answer.quotes) for name, answer in answers.items()}
         detailed = [entry for name in answers for entry in (basis[name], *self._element_bases(name, answers[name]))]
         return Output(self._content(content, None), list(basis.values()), detailed)
 
     def _auto_output(self) -> Output:
         answer = write_auto(self.research)
-        basis = [self._basis(name, quotes) for name, quotes in answer.quotes.items()]
+        basis = [self._basis.entry(name, quotes) for name, quotes in answer.quotes.items()]
         return Output(self._content(answer.content, answer.schema), basis, basis)
 
     def _content(self, content: JsonObject, schema: JsonObject | None) -> JsonObject:
@@ -83,41 +84,7 @@ class OutputWriter:
         return {"type": "json", "content": shown, "output_schema": schema}
 
     def _element_bases(self, name: str, answer: Answer) -> list[JsonObject]:
-        return [self._basis(f"{name}.{place}", quotes) for place, quotes in enumerate(answer.elements)]
-
-    def _basis(self, name: str, quotes: Sequence[Quote]) -> JsonObject:
-        by_page: dict[str, list[Quote]] = {}
-        for quote in quotes:
-            by_page.setdefault(quote.page.url, []).append(quote)
-        cited = [(group[0].page, [quote.sentence for quote in group]) for group in by_page.values()][:MOST_CITATIONS]
-        return {
-            "field": name,
-            "reasoning": _reasoning(name, [page for page, _ in cited]),
-            "citations": [self._citation(page, list(dict.fromkeys(sentences))) for page, sentences in cited],
-            "confidence": self._confidence(len(cited)),
-        }
-
-    def _citation(self, page: Page, sentences: list[str]) -> JsonObject:
-        untitled = self.story.null_titles or self.dice.random() < UNTITLED_SHARE
-        unquoted = self.story.null_excerpts or self.dice.random() < UNQUOTED_SHARE
-        return {
-            "url": page.url,
-            "title": None if untitled else page.title,
-            "excerpts": None if unquoted else sentences,
-        }
-
-    def _confidence(self, pages: int) -> str | None:
-        """High takes several pages; a single page is mostly medium; nothing found is low."""
-        roll = self.dice.random()
-        if self.story.no_confidence:
-            return None
-        if self.story.empty_confidence:
-            return ""
-        if pages == 0:
-            return "low"
-        if pages == 1:
-            return "low" if roll < 0.25 else "medium" if roll < 0.75 else "high"
-        return "medium" if roll < 0.3 else "high"
+        return [self._basis.entry(f"{name}.{place}", quotes) for place, quotes in enumerate(answer.elements)]
 
     def _tool_calls(self) -> list[JsonObject] | None:
         """Call one tool in all on `lite` and `core`, one of each reachable server otherwise (section 5.2)."""
@@ -147,14 +114,6 @@ def _wish(form: TextForm | AutoForm | JsonForm | str | None) -> str:
     if isinstance(form, TextForm):
         return form.description or ""
     return form if isinstance(form, str) else ""
-
-
-def _reasoning(name: str, pages: Sequence[Page]) -> str:
-    if not pages:
-        return f"No page was found that supports {name}."
-    named = "; ".join(f'"{page.name}"' for page in pages)
-    agreeing = "The pages agree: " if len(pages) > 1 else "Taken from "
-    return f"{agreeing}{named}."
 
 
 def _enlarged(content: JsonObject, at_least_bytes: int) -> JsonObject:

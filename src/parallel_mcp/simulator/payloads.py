@@ -26,6 +26,7 @@ REQUIRED_THOUGH_NULL = frozenset(
         "http_status_code",
         "content",
         "timestamp",
+        "value",
     }
 )
 BELONGS_TO_THE_CALLER = frozenset({"content", "metadata", "input", "json_schema", "output_schema", "detail"})

@@ -89,6 +89,14 @@ class Run:
     def is_active_at(self, moment: float) -> bool:
         return self.status_at(moment) in ACTIVE
 
+    @property
+    def price_mills(self) -> int:
+        return self.processor.price_mills
+
+    def cost_mills_at(self, moment: float) -> int:
+        """Return what the run costs: its price if it completed, else nothing."""
+        return self.price_mills if self.status_at(moment) == "completed" else 0
+
     def next_change_after(self, moment: float) -> float:
         """Return the moment of the next transition, infinite when there is none."""
         changes = (self.schedule.started_at, self.schedule.ended_at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError, ValidationError
@@ -75,6 +75,13 @@ def review_spec(spec: TaskSpec, submitted_spec: Json, processor: Processor) -> R
     if len(compact(submitted_spec)) > MOST_SPEC_CHARS:
         review.errors.append(Problem(("body", "task_spec"), f"task spec exceeds {MOST_SPEC_CHARS} characters"))
     return review
+
+
+def schema_problems(schema: Schema, *loc: str | int) -> list[Problem]:
+    """Return what is wrong with an output schema that stands somewhere else than in a task spec."""
+    review = Review()
+    _review_output(schema, review)
+    return [replace(problem, loc=("body", *loc)) for problem in review.errors]
 
 
 def review_size(submitted_spec: Json, task_input: Json) -> list[Problem]:

@@ -1,6 +1,6 @@
-"""Stories: how one run behaves, chosen by the words in `metadata["sim"]` of the run.
+"""Stories: how one run, FindAll run or monitor behaves, chosen by the words in its `metadata["sim"]`.
 
-The key is for tests and demonstrations; the real API knows nothing of it. A run without it follows the simulator's
+The key is for tests and demonstrations; the real API knows nothing of it. What has none follows the simulator's
 `default_story`. Words are separated by spaces, an unknown or malformed word is refused with 422. Seconds are
 simulated seconds (divided by the simulator's speed).
 
@@ -12,6 +12,16 @@ How the run goes:
     fails                   ends as failed, with an error message and reference
     status=X                ends as X: action_required or cancelled
     never                   never ends
+
+For FindAll runs these words mean the same, except `messages`, and there are more:
+
+    candidates=N            there are only N candidates; when they are used up the run ends as candidates_exhausted
+    matches=N               only N candidates match; when no more do the run ends as low_match_rate
+    ends=REASON             ends for that reason, halfway when it is error_occurred, timeout or insufficient_funds
+
+For monitors `latency` is how long each execution takes, `fails` makes each fail, `never` keeps them from happening, and
+
+    events=N                each execution detects N events, the first one included
 
 How it answers:
 
@@ -33,7 +43,7 @@ What its event stream says:
     error_event             an `error` event midway; the run goes on
     u2028                   messages contain a raw U+2028 and U+0085
 
-How its event stream is written:
+How its event stream is written, also that of a FindAll run:
 
     crlf                    lines end in CR LF
     multiline               each event's JSON spread over several `data:` lines
@@ -58,10 +68,19 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, get_args
 
 Ending = Literal["completed", "failed", "cancelled", "action_required"]
 Meter = Literal["rises", "missing", "drops"]
+TerminationReason = Literal[
+    "low_match_rate",
+    "match_limit_met",
+    "candidates_exhausted",
+    "user_cancelled",
+    "error_occurred",
+    "timeout",
+    "insufficient_funds",
+]
 
 
 @dataclass(frozen=True)
@@ -74,6 +93,10 @@ class Story:
     fails: bool = False
     status: Ending = "completed"
     never: bool = False
+    candidates: int | None = None
+    matches: int | None = None
+    ends: TerminationReason | None = None
+    events: int | None = None
     size: int = 0
     json_text: bool = False
     no_confidence: bool = False
@@ -177,6 +200,10 @@ _READERS: Mapping[str, Callable[[str | None], object]] = MappingProxyType(
         "queue": _seconds,
         "silence": _seconds,
         "messages": _count,
+        "candidates": _count,
+        "matches": _count,
+        "events": _count,
+        "ends": _one_of(*get_args(TerminationReason)),
         "size": _count,
         "drops": _count,
         "drop_after": _count,

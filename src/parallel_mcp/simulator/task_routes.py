@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from parallel_mcp.simulator.account import Quota
-from parallel_mcp.simulator.answering import Answering, query_value, while_connected
+from parallel_mcp.simulator.answering import Answering, gateway_page, query_value, while_connected
 from parallel_mcp.simulator.bodies import TaskRunInput, read_body
 from parallel_mcp.simulator.clock import Clock
 from parallel_mcp.simulator.errors import NO_RESULT, STILL_ACTIVE, Refused
@@ -68,7 +68,7 @@ class TaskRoutes:
         run.connections += 1
         breaks = run.story.breaks(run.connections)
         if breaks and run.story.stream_status is not None:
-            return _gateway_page(run.story.stream_status)
+            return gateway_page(run.story.stream_status)
         items = run_events(run, self.clock, breaks=breaks, elements=run.wants_element_basis)
         blocks = written(items, run.story, breaks=breaks, style=self.answering.styled)
         return StreamingResponse(blocks, media_type=EVENT_STREAM)
@@ -86,8 +86,3 @@ class TaskRoutes:
                     await run.changes.wait(seen, min(run.schedule.ended_at, gives_up_at))
 
         await while_connected(request, wait)
-
-
-def _gateway_page(status: int) -> Response:
-    name = {502: "Bad Gateway", 503: "Service Unavailable"}.get(status, "Error")
-    return HTMLResponse(f"<html><body><h1>{status} {name}</h1></body></html>", status)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -24,13 +24,13 @@ LINGER_AFTER_CANCEL_S = 1.0
 
 logger = logging.getLogger(__name__)
 
-_Feed = TypeVar("_Feed", bound=Feed)
+_Feed = TypeVar("_Feed", bound=Feed[Any])
 _Key = tuple[str, str]
 
 
 @dataclass(eq=False)
 class _Shared:
-    feed: Feed
+    feed: Feed[Any]
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     watchers: int = 0
 
@@ -53,7 +53,7 @@ class Feeds:
     @asynccontextmanager
     async def of_run(self, api: ParallelApi, owner: str, run_id: str) -> AsyncGenerator[RunFeed]:
         """The feed of a run, for as long as the block lasts. A late watcher gets what is known already at once."""
-        async with self._joined((owner, run_id), lambda: RunFeed(api, run_id), lambda _: True) as feed:
+        async with self.joined((owner, run_id), lambda: RunFeed(api, run_id), lambda _: True) as feed:
             yield feed
 
     @asynccontextmanager
@@ -66,13 +66,14 @@ class Feeds:
         def goes_back_far_enough(feed: GroupFeed) -> bool:
             return feed.place_after(after) is not None
 
-        async with self._joined((owner, group_id), opened, goes_back_far_enough) as feed:
+        async with self.joined((owner, group_id), opened, goes_back_far_enough) as feed:
             yield feed
 
     @asynccontextmanager
-    async def _joined(
+    async def joined(
         self, key: _Key, opened: Callable[[], _Feed], serves: Callable[[_Feed], bool]
     ) -> AsyncGenerator[_Feed]:
+        """The feed under a key (owner and handle) that `serves` this watcher, else a new one."""
         shared = self._open_one(key, serves) or self._opened(key, opened())
         shared.watchers += 1
         shared.scope.deadline = float("inf")
@@ -92,7 +93,7 @@ class Feeds:
                 return shared
         return None
 
-    def _opened(self, key: _Key, feed: Feed) -> _Shared:
+    def _opened(self, key: _Key, feed: Feed[Any]) -> _Shared:
         shared = _Shared(feed)
         self._shared[key].append(shared)
         self._tasks.start_soon(self._keep_current, key, shared)

@@ -36,7 +36,7 @@ async def ask_for_approval(
     Asking a client that cannot answer would fail the whole call. A request that is invalid, or that an earlier create
     answers, is no matter for the user.
     """
-    if not _can_be_asked(context):
+    if not can_be_asked(context):
         return NotAsked()
     call = Call(context.request_context.lifespan_context, context)
     is_group = isinstance(request, CreateTaskGroupArguments)
@@ -84,7 +84,8 @@ def approval_of(answer: ElicitationResult[Approval]) -> PriceApproval:
     return "approved" if answer.data.approve else "declined"
 
 
-def _can_be_asked(context: Context[App]) -> bool:
+def can_be_asked(context: Context[App]) -> bool:
+    """Whether the client can put a question to the user."""
     capabilities = context.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):

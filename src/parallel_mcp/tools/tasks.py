@@ -102,6 +102,11 @@ async def create_task(request: CreateTaskArguments, call: Call) -> CallToolResul
     return _created_reply(started)
 
 
+def schema_remarks(warnings: list[str]) -> str:
+    """What could be better about a schema, on lines of their own; empty if nothing could."""
+    return "\n".join(["About output_schema:", *(f"- {warning}" for warning in warnings)]) if warnings else ""
+
+
 @dataclass(frozen=True)
 class Started:
     """A run that a call has started or found."""
@@ -128,7 +133,7 @@ class Started:
     @property
     def remarks(self) -> str:
         """What could be better about the schema, on lines of their own."""
-        return "\n".join(["About output_schema:", *(f"- {warning}" for warning in self.warnings)])
+        return schema_remarks(self.warnings)
 
 
 async def start(request: TaskRequest, call: Call, *, by: float) -> Started:
