@@ -13,7 +13,7 @@ import uvicorn
 from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, TextContent
 
 from parallel_mcp.api.connections import Timeouts
 from parallel_mcp.http.app import http_app
@@ -60,7 +60,7 @@ def stdio_server(base_url: str, key: str, environment: Mapping[str, str] | None 
         "PARALLEL_BASE_URL": base_url,
         "PARALLEL_MCP_LEDGER": "memory",
         **({"PARALLEL_API_KEY": key} if key else {}),
-        **({"PYTHONPATH": os.environ["PYTHONPATH"]} if "PYTHONPATH" in os.environ else {}),
+        **{name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ},  # the code that is being tested
         **(environment or {}),
     }
     return StdioServerParameters(command=sys.executable, args=["-W", "error", "-m", "parallel_mcp"], env=given)
@@ -92,6 +92,21 @@ def serving_http(settings: Settings) -> Generator[str]:
         server.force_exit = True
         thread.join()
         listener.close()
+
+
+@asynccontextmanager
+async def asked_client(
+    base_url: str, questions: list[str], *, approves: bool, **settings: Any
+) -> AsyncGenerator[Client]:
+    """A client whose user answers every question in the same way; the questions are noted."""
+
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        questions.append(params.message)
+        return ElicitResult(action="accept", content={"approve": approves})
+
+    loaded = load_settings({"base_url": base_url, "api_key": KEY, "ledger": "memory", **settings})
+    async with Client(build_server(loaded), mode=MODERN, elicitation_callback=answer) as client:
+        yield client
 
 
 def text_of(result: CallToolResult) -> str:

@@ -150,6 +150,9 @@ async def test_text_that_looks_like_json_stays_text(upstream: Upstream, client: 
         ("create_task_group", {"inputs": ["a"], "processor": "mega"}, "lite, lite-fast"),
         ("create_task_group", {"inputs": ["a"], "group_id": "trun_1"}, "`group_id` is the handle of a group"),
         ("create_task_group", {"csv": "a,b\n1,2\n3"}, "Line 3 of `csv` has 1 cells, and the header 2"),
+        ("watch_progress", {"id": "monitor_1"}, "get_monitor_events gives what it found"),
+        ("get_result", {"id": "monitor_1"}, "get_monitor_events gives what it found"),
+        ("get_status", {"ids": ["../runs"]}, "`ids` is not a handle"),
     ],
 )
 async def test_argument_that_does_not_fit_is_named_with_what_is_accepted(

@@ -5,6 +5,8 @@ Accept a change with `UPDATE_SNAPSHOTS=1 python -m pytest tests/test_definitions
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -14,25 +16,38 @@ from mcp import Client
 from parallel_mcp.server import INSTRUCTIONS, build_server
 from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from parallel_mcp.tools import CORE_TOOLS
+from parallel_mcp.tools import CORE_TOOLS, chosen_tools
 from parallel_mcp.tools.definition import PUBLISHED
 from tests.connecting import LEGACY, MODERN, ROOT, connected
 
 EXAMPLE_SPECS = ROOT / "docs" / "specs"
 FORBIDDEN = {"$ref", "$defs", "anyOf", "oneOf", "allOf", "not", "const", "title", "exclusiveMinimum", "format"}
-READ_ONLY = {"search", "extract", "get_status", "get_result", "watch_progress"}
+READ_ONLY = {
+    "search",
+    "extract",
+    "get_status",
+    "get_result",
+    "watch_progress",
+    "list_monitors",
+    "get_monitor_events",
+}
+CANCELLING = {"cancel_findall", "cancel_monitor"}
+CLOSED_WORLD = {"get_status", "list_monitors"}
+ALL_TOOLSETS = "core,findall,monitor,specs"
+BY_DEFAULT = "core"
 
 
-async def definitions(mode: str = MODERN, **flags: Any) -> list[dict[str, Any]]:
+async def definitions(mode: str = MODERN, toolsets: str = ALL_TOOLSETS, **flags: Any) -> list[dict[str, Any]]:
     """The tools as a client gets them."""
-    async with Client(build_server(load_settings(flags)), mode=mode) as client:
+    async with Client(build_server(load_settings({"toolsets": toolsets, **flags})), mode=mode) as client:
         tools = (await client.list_tools()).tools
     return [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in tools]
 
 
 async def test_definitions_are_those_of_the_snapshots() -> None:
     """They are a contract with prompts and configurations of other people."""
-    made = {definition.run.__name__: definition.schemas() for definition in CORE_TOOLS}
+    offered = chosen_tools(load_settings({"toolsets": ALL_TOOLSETS}))
+    made = {definition.run.__name__: definition.schemas() for definition in offered}
     if os.environ.get("UPDATE_SNAPSHOTS"):
         await publish(made)
 
@@ -71,6 +86,39 @@ async def test_each_start_lists_the_same_bytes() -> None:
     assert len(seen) == 1
 
 
+async def test_only_the_tools_of_core_are_there_by_default() -> None:
+    """Every further tool costs each conversation something."""
+    settings = load_settings()
+
+    assert chosen_tools(settings) == CORE_TOOLS
+    assert [tool["name"] for tool in await definitions(toolsets=BY_DEFAULT)] == [t.run.__name__ for t in CORE_TOOLS]
+    assert [tool["name"] for tool in await definitions(toolsets="monitor")] == [
+        "create_monitor",
+        "list_monitors",
+        "get_monitor_events",
+        "cancel_monitor",
+    ]
+
+
+def test_toolsets_that_are_off_are_not_even_imported() -> None:
+    """Clients start the server anew for every conversation, and nearly all of a start is imports."""
+    code = (
+        "import sys\n"
+        "from parallel_mcp.server import build_server\n"
+        "from parallel_mcp.settings import load_settings\n"
+        "build_server(load_settings())\n"
+        "print([name for name in sys.modules if 'findall' in name or 'monitor' in name or name.endswith('buying')])"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+
+    assert printed.strip() == "[]"
+
+
+async def test_descriptions_are_short_in_every_toolset() -> None:
+    """Clients cut long ones."""
+    assert all(len(tool["description"]) <= 1_000 for tool in await definitions())
+
+
 async def test_both_eras_see_the_same_definitions() -> None:
     """The era is a matter of the wire."""
     assert await definitions(MODERN) == await definitions(LEGACY)
@@ -105,17 +153,17 @@ async def test_hints_are_promises_that_hold() -> None:
     """Codex and Gemini CLI decide by them whether a tool may run unasked."""
     for tool in await definitions(specs=EXAMPLE_SPECS):
         hints = tool["annotations"]
-        reads = tool["name"] in READ_ONLY
+        reads, cancels = tool["name"] in READ_ONLY, tool["name"] in CANCELLING
         assert hints["readOnlyHint"] is reads
-        assert hints["idempotentHint"] is reads
-        assert hints["destructiveHint"] is False
-        assert hints["openWorldHint"] is (tool["name"] != "get_status")
+        assert hints["idempotentHint"] is (reads or cancels)
+        assert hints["destructiveHint"] is cancels
+        assert hints["openWorldHint"] is (tool["name"] not in CLOSED_WORLD)
         assert tool["title"]
 
 
 async def test_definitions_fit_the_budget_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     """They are read with every conversation, used or not."""
-    tools = await definitions()
+    tools = await definitions(toolsets=BY_DEFAULT)
     compact = {"separators": (",", ":"), "ensure_ascii": False}
     read = sum(
         len(json.dumps([tool["name"], tool["description"], tool["inputSchema"]], **cast("Any", compact)).encode())
@@ -127,7 +175,6 @@ async def test_definitions_fit_the_budget_of_a_model(capsys: pytest.CaptureFixtu
 
     assert read <= 7_000
     assert whole <= 20_000
-    assert all(len(tool["description"]) <= 1_000 for tool in tools)
     assert len(INSTRUCTIONS) <= 1_500
 
 

@@ -354,6 +354,25 @@ async def test_wide_letters_keep_both_halves_within_a_hundred_kilobytes(upstream
     assert [row["text"] for page in pages for row in page["untrusted"]["rows"]] == ["\U0001f332\u6797" * 2_000] * 20
 
 
+async def test_wide_names_and_many_doubts_keep_both_halves_within_a_hundred_kilobytes(
+    upstream: Upstream, client: Client
+) -> None:
+    """What is told beside the rows is told of each page."""
+    names = [f"{n:02}" + "\U0001f332" * 77 for n in range(40)]
+    fields = {name: {"type": "string"} for name in names}
+    schema = {"type": "object", "properties": fields, "required": names, "additionalProperties": False}
+    spec = {"output_schema": {"type": "json", "json_schema": schema}}
+    rows = [f"zzyzx quuxification {n} " + "\u6797" * 3_000 for n in range(12)]
+    group_id = await make_group(upstream, rows, spec=spec)
+    await ended(client, group_id)
+
+    pages = await pages_of(client, group_id, format="json", max_chars=40_000)
+
+    assert [row["row"] for page in pages for row in page["untrusted"]["rows"]] == list(range(1, 13))
+    assert pages[0]["untrusted"]["columns"][0] == "row"
+    assert pages[0]["untrusted"]["check_these"][-1].endswith("more on this page")
+
+
 async def test_table_of_too_many_columns_says_what_to_do(upstream: Upstream, client: Client) -> None:
     """A header that fills the page leaves no room for a row."""
     group_id = await make_group(upstream, [{f"a rather long name {n}": n for n in range(60)}])

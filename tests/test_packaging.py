@@ -11,9 +11,9 @@ import jsonschema
 import pytest
 
 from parallel_mcp import __version__
-from parallel_mcp.settings import Settings, env_name
+from parallel_mcp.settings import Settings, env_name, load_settings
 from parallel_mcp.tasks.spec_files import checked_spec
-from parallel_mcp.tools import CORE_TOOLS
+from parallel_mcp.tools import chosen_tools
 from tests.connecting import ROOT
 
 SERVER: dict[str, Any] = json.loads((ROOT / "server.json").read_text(encoding="utf-8"))
@@ -83,9 +83,10 @@ def test_readme_lists_every_setting_with_its_default() -> None:
 
 
 def test_readme_lists_every_tool() -> None:
-    """In the order in which clients see them."""
-    section = README.partition("## The tools")[2].partition("## ")[0]
-    assert re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE) == [tool.run.__name__ for tool in CORE_TOOLS]
+    """In the order in which clients see them, those of the other toolsets after those of `core`."""
+    section = README.partition("## The tools")[2].partition("\n## ")[0]
+    offered = chosen_tools(load_settings({"toolsets": "core,findall,monitor"}))
+    assert re.findall(r"^\| `(\w+)` \| ", section, re.MULTILINE) == [tool.run.__name__ for tool in offered]
 
 
 def test_readme_configurations_are_valid() -> None:

@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mcp import Client
 
+from parallel_mcp.api.findall_models import Candidate, FindAllRun
 from parallel_mcp.api.models import TaskRunResult
+from parallel_mcp.render.candidates import CandidateTable
 from parallel_mcp.render.documents import document_of
 from parallel_mcp.render.outline import outline_of
 from parallel_mcp.simulator import Fault
+from parallel_mcp.tools.findall_results import page_of_matches
 from parallel_mcp.tools.reply import reply, result_bytes
 from parallel_mcp.tools.result_pages import GetResultArguments, ResultAnswer, page_of_result
 from tests.conftest import Upstream
@@ -132,6 +135,50 @@ def test_json_results_are_exact_however_they_are_paged(content: dict[str, Any], 
         assert json.loads(joined(pages)) == content
     else:
         assert joined(pages) == document_of(result.output, fmt, "brief")
+
+
+def matches_of(letter: str, count: int) -> tuple[FindAllRun, list[Candidate]]:
+    """A FindAll run with long matches, none of them certain."""
+    candidate = {
+        "name": letter * 90,
+        "url": f"https://a.example/{letter * 1_500}",
+        "description": letter * 2_000,
+        "output": {f"f{place}{letter * 90}": {"value": letter * 700} for place in range(8)},
+        "basis": [
+            {
+                "field": f"f{place}{letter * 90}",
+                "reasoning": letter * 900,
+                "confidence": "low",
+                "citations": [{"url": f"https://b.example/{place}{letter * 1_500}", "excerpts": [letter * 900] * 4}],
+            }
+            for place in range(8)
+        ],
+    }
+    candidates = [Candidate.model_validate({**candidate, "candidate_id": f"c{place}"}) for place in range(count)]
+    return FindAllRun.model_validate({"findall_id": "findall_1", "status": {"status": "completed"}}), candidates
+
+
+@pytest.mark.parametrize("letter", ["x", "电", "\U0001f600", '"', "\x01"])
+@pytest.mark.parametrize("fmt", ["markdown", "json", "csv"])
+@pytest.mark.parametrize(("citations", "max_chars"), [("full", 40_000), ("brief", 1_000)])
+def test_matches_are_paged_as_results_are(letter: str, fmt: Any, citations: Any, max_chars: int) -> None:
+    """A table of a thousand matches is as large as any report."""
+    run, matches = matches_of(letter, 12)
+    request = GetResultArguments(id="findall_1", format=fmt, citations=citations, max_chars=max_chars)
+    document = CandidateTable(matches).document(fmt, citations)
+    heading = f"Columns: {CandidateTable(matches).heading}\n"
+    pages: list[str] = []
+    cursor: str | None = ""
+    while cursor is not None:
+        answer = page_of_matches(request.model_copy(update={"cursor": cursor}), run, matches)
+        assert result_bytes(reply(answer.text, answer.structured)) <= MOST_BYTES
+        assert len(answer.text) <= max_chars
+        assert answer.structured.untrusted is not None
+        pages.append((answer.structured.untrusted.content or "").removeprefix(heading))
+        cursor = answer.structured.cursor
+
+    assert "".join(pages) == document
+    assert len(pages) <= 3 * len(document) / max_chars + 2 * len(document.encode()) / 30_000
 
 
 @pytest.mark.parametrize("script", ["paragraphs", "one line", "Chinese", "families", "images"])

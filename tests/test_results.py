@@ -226,7 +226,7 @@ async def test_recent_runs_are_found_without_their_ids(upstream: Upstream) -> No
 
     assert "No runs" in text_of(nothing)
     assert [item["id"] for item in structured(known)["items"]] == [second, first]
-    assert "Spent on tasks: $0.050 in the last hour" in text_of(known)
+    assert "Spent or reserved: $0.050 in the last hour" in text_of(known)
     assert [item["id"] for item in structured(one)["items"]] == [second]
 
 

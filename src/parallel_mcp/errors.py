@@ -95,7 +95,7 @@ class OverBudget(ResearchError):
 
     code = "over_budget"
     retry_advice = "Retrying now will not help."
-    next_step = "Do not try again with the same processor. Ask the user, or choose a cheaper processor."
+    next_step = "Do not try again at this price. Ask the user, or ask for something cheaper."
 
 
 class LedgerUnavailable(ResearchError):

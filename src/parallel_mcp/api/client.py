@@ -1,16 +1,18 @@
 """The Parallel API, one method an endpoint, for one caller's key."""
 
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
-from typing import Any, TypeVar
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import SecretStr
 
-from parallel_mcp.api.connections import Connections, Request
-from parallel_mcp.api.event_stream import KEPT_EVENT_BYTES, MAX_EVENT_BYTES, read_events
+from parallel_mcp.api.connections import Request
+from parallel_mcp.api.endpoints import Endpoints, parsed_as
+from parallel_mcp.api.event_stream import KEPT_EVENT_BYTES, MAX_EVENT_BYTES
 from parallel_mcp.api.failures import still_active
-from parallel_mcp.api.foreign_json import parsed
 from parallel_mcp.api.models import (
     AddedRuns,
     Event,
@@ -25,40 +27,37 @@ from parallel_mcp.api.models import (
     TaskRunInput,
     TaskRunResult,
     TaskSpec,
+    event_model,
 )
-from parallel_mcp.api.retry import retry_create, retry_read, with_retries
-from parallel_mcp.errors import (
-    InvalidKey,
-    NotFound,
-    NotPermitted,
-    OutcomeUnknown,
-    OutOfCredit,
-    RateLimited,
-    RequestRejected,
-    UpstreamError,
-    UpstreamUnavailable,
-    UpstreamUnreadable,
-)
+from parallel_mcp.api.retry import retry_read, with_retries
+from parallel_mcp.errors import UpstreamUnavailable
+
+if TYPE_CHECKING:
+    from parallel_mcp.api.findall import FindAllApi
+    from parallel_mcp.api.monitors import MonitorApi
 
 MAX_RESULT_BYTES = 32 << 20
 
 EVENTS_BETA = "events-sse-2025-07-24"
 FIELD_BASIS_BETA = "field-basis-2025-11-25"
 
-# Answers that say for certain that a create was not carried out.
-_REFUSALS = (InvalidKey, OutOfCredit, NotPermitted, NotFound, RateLimited)
 
-_Model = TypeVar("_Model", bound=BaseModel)
-
-
-class ParallelApi:
+class ParallelApi(Endpoints):
     """All methods raise `UpstreamError`; creates also `OutcomeUnknown`. Ids are checked by the caller."""
 
-    def __init__(self, connections: Connections, key: SecretStr) -> None:
-        self._connections = connections
-        self._key = key.get_secret_value()
-        self._timeouts = connections.timeouts
-        self.read_back_s = connections.timeouts.read_back_s
+    @property
+    def findall(self) -> FindAllApi:
+        """FindAll, for the same caller."""
+        from parallel_mcp.api.findall import FindAllApi  # with the first of its requests: most callers make none
+
+        return FindAllApi(self._connections, SecretStr(self._key))
+
+    @property
+    def monitors(self) -> MonitorApi:
+        """Monitors, for the same caller."""
+        from parallel_mcp.api.monitors import MonitorApi
+
+        return MonitorApi(self._connections, SecretStr(self._key))
 
     # ---- search and extract
 
@@ -131,7 +130,7 @@ class ParallelApi:
                 raise
 
         body = await with_retries(send, may_retry=retry_read)
-        return _parsed(body, TaskRunResult)
+        return parsed_as(TaskRunResult, body)
 
     @asynccontextmanager
     async def run_events(self, run_id: str) -> AsyncGenerator[AsyncGenerator[Event]]:
@@ -143,7 +142,7 @@ class ParallelApi:
         Source: GET /v1/tasks/runs/{run_id}/events
         """
         request = Request("GET", f"{_run_path(run_id)}/events", self._timeouts.read_s, fresh=True)
-        async with self._connections.stream(request, self._key) as response, aclosing(read_events(response)) as events:
+        async with self._events(request, event_model) as events:
             yield events
 
     # ---- suggestions
@@ -254,50 +253,8 @@ class ParallelApi:
     ) -> AsyncGenerator[AsyncGenerator[Event]]:
         given = {name: value for name, value in query.items() if value}
         request = Request("GET", path, self._timeouts.read_s, fresh=True, query=given)
-        async with (
-            self._connections.stream(request, self._key) as response,
-            aclosing(read_events(response, kept_bytes=kept_bytes)) as events,
-        ):
+        async with self._events(request, event_model, kept_bytes) as events:
             yield events
-
-    # ---- sending
-
-    async def _read(self, request: Request, model: type[_Model]) -> _Model:
-        body = await with_retries(self._sending(request), may_retry=retry_read)
-        return _parsed(body, model)
-
-    async def _create(
-        self,
-        path: str,
-        body: object,
-        model: type[_Model],
-        *,
-        query: dict[str, str] | None = None,
-        betas: tuple[str, ...] = (),
-    ) -> _Model:
-        request = Request("POST", path, self._timeouts.create_s, fresh=True, json=body, query=query, betas=betas)
-        try:
-            answer = await with_retries(self._sending(request), may_retry=retry_create)
-            return _parsed(answer, model)
-        except UpstreamError as error:
-            if _surely_not_created(error):
-                raise
-            raise OutcomeUnknown(
-                f"The create was sent, but its outcome is unknown. {error}", quote=error.quote, ref_id=error.ref_id
-            ) from error
-
-    def _sending(self, request: Request) -> Callable[[], Awaitable[bytes]]:
-        async def send() -> bytes:
-            return await self._connections.fetch(request, self._key)
-
-        return send
-
-
-def _surely_not_created(error: UpstreamError) -> bool:
-    """Whether an error of a create leaves no doubt that nothing was created (and nothing will be billed)."""
-    from_redirect = isinstance(error, UpstreamUnreadable) and error.status is not None
-    rejected = isinstance(error, RequestRejected) and error.status != 409
-    return retry_create(error) or from_redirect or rejected or isinstance(error, _REFUSALS)
 
 
 def _create_betas(run: TaskRunInput) -> tuple[str, ...]:
@@ -311,13 +268,3 @@ def _run_path(run_id: str) -> str:
 
 def _group_path(group_id: str) -> str:
     return f"/v1/tasks/groups/{quote(group_id, safe='')}"
-
-
-def _parsed(body: bytes, model: type[_Model]) -> _Model:
-    try:
-        return model.model_validate(parsed(body))
-    except ValidationError:
-        what = f"has another shape than the documented {model.__name__}"
-    except ValueError:
-        what = "is not JSON"
-    raise UpstreamUnreadable(f"The answer of the Parallel API {what}")

@@ -6,7 +6,7 @@ the connections it holds, thousands of open streams slow down neither each other
 """
 
 import ssl
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -52,7 +52,7 @@ class Request:
     fresh: bool = False
     """Whether it goes over a connection of its own."""
     json: Any = None
-    query: dict[str, str] | None = None
+    query: Mapping[str, str | list[str]] | None = None
     betas: tuple[str, ...] = ()
 
     def headers(self, key: str, accept: str) -> dict[str, str]:

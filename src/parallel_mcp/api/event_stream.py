@@ -3,18 +3,17 @@
 import logging
 import time
 from codecs import getincrementaldecoder
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import anyio.lowlevel
 import httpx
 from httpx_sse import EventSource, ServerSentEvent
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from parallel_mcp.api.failures import connection_failures
 from parallel_mcp.api.foreign_json import leading_members, parsed
-from parallel_mcp.api.models import ErrorEvent, Event, RunError, RunStateEvent, UnknownEvent, event_model
 from parallel_mcp.errors import UpstreamUnreadable
 
 KEPT_EVENT_BYTES = 256 << 10
@@ -22,15 +21,21 @@ MAX_EVENT_BYTES = 32 << 20  # the last event of a run carries its whole output
 TURN_S = 0.005
 
 _CUT = "parallel_mcp.cut"
+_RUN_STATE = "task_run.state"
+
+_Event = TypeVar("_Event", bound=BaseModel)
 
 logger = logging.getLogger(__name__)
 
 
-async def read_events(response: httpx.Response, *, kept_bytes: int = KEPT_EVENT_BYTES) -> AsyncGenerator[Event]:
+async def read_events(
+    response: httpx.Response, model_of: Callable[[str], type[_Event]], *, kept_bytes: int = KEPT_EVENT_BYTES
+) -> AsyncGenerator[_Event]:
     """The events of an open stream, until it ends. However fast they come, others get their turn in between.
 
-    At most `kept_bytes` of an event are kept in memory. Of a longer one, up to 32 MiB, only a state is given, read from
-    the beginning and without what did not fit (its output); or an `ErrorEvent` if it may have been one.
+    `model_of` gives the model of a `type`, also of an unknown one. At most `kept_bytes` of an event are kept in memory.
+    Of a longer one, up to 32 MiB, only the state of a run is given, read from the beginning and without what did not
+    fit (its output); or an `error` if it may have been one.
 
     Raises:
         UpstreamUnavailable: The connection broke.
@@ -46,36 +51,36 @@ async def read_events(response: httpx.Response, *, kept_bytes: int = KEPT_EVENT_
                 message = await anext(messages, None)
             if message is None:
                 return
-            event = _event_of(message) if message.data else None
+            event = _event_of(message, model_of) if message.data else None
             if event is not None:
                 yield event
             await turn.pass_on()
 
 
-def _event_of(message: ServerSentEvent) -> Event | None:
+def _event_of(message: ServerSentEvent, model_of: Callable[[str], type[_Event]]) -> _Event | None:
     if message.event == _CUT:
-        return _cut_event(message.data)
+        return _cut_event(message.data, model_of)
     try:
         content = parsed(message.data)
         kind = cast("dict[str, Any]", content).get("type") if isinstance(content, dict) else None
-        model = event_model(kind) if isinstance(kind, str) else UnknownEvent
-        return model.model_validate(content)
+        return model_of(kind if isinstance(kind, str) else "").model_validate(content)
     except ValueError as error:  # pydantic's ValidationError is a ValueError
         reason = f"{error.error_count()} fields do not fit" if isinstance(error, ValidationError) else "not JSON"
         logger.info("Skipped an event of %d characters: %s", len(message.data), reason)
         return None
 
 
-def _cut_event(beginning: str) -> Event | None:
-    """What is to be known of an event too long to keep: nothing but a state matters enough."""
+def _cut_event(beginning: str, model_of: Callable[[str], type[_Event]]) -> _Event | None:
+    """What is to be known of an event too long to keep: nothing but the state of a run matters enough."""
     members = leading_members(beginning)
-    if members.get("type", "task_run.state") != "task_run.state":
+    if members.get("type", _RUN_STATE) != _RUN_STATE:
         logger.info("Skipped an event too long to keep")
         return None
     try:
-        return RunStateEvent.model_validate(members)
+        return model_of(_RUN_STATE).model_validate(members)
     except ValidationError:
-        return ErrorEvent(type="error", error=RunError(message="An event was too long to be read"))
+        error = {"message": "An event was too long to be read"}
+        return model_of("error").model_validate({"type": "error", "error": error})
 
 
 class _Turn:

@@ -25,11 +25,12 @@ ACTIVE_STATUSES = frozenset({"queued", "running", "cancelling"})
 FINAL_STATUSES = frozenset({"completed", "failed", "cancelled"})
 
 
-def _or_empty(empty: Any) -> BeforeValidator:
+def or_empty(empty: Any) -> BeforeValidator:
+    """Null counts as absent."""
     return BeforeValidator(lambda value: empty if value is None else value)
 
 
-def _word(value: Any) -> Any:
+def word(value: Any) -> Any:
     """A name that the API made up, such as a status: short and plain, or `unknown`."""
     return value if isinstance(value, str) and re.fullmatch(r"[\w.-]{0,64}", value) else "unknown"
 
@@ -48,22 +49,25 @@ def _text(value: Any) -> Any:
     return value if isinstance(value, str) else ""
 
 
-def _objects(value: Any) -> Any:
+def objects(value: Any) -> Any:
     """The objects of a list."""
     return [item for item in cast("list[Any]", value) if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _object(value: Any) -> Any:
+def an_object(value: Any) -> Any:
+    """An object; anything else counts as an empty one."""
     return cast("Any", value) if isinstance(value, dict) else {}
 
 
 Text = Annotated[str, BeforeValidator(_text)]
-Word = Annotated[str, BeforeValidator(_word)]
+Word = Annotated[str, BeforeValidator(word)]
 Handle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
-Count = Annotated[int, _or_empty(0)]
+Count = Annotated[int, or_empty(0)]
 
 
-class _Request(BaseModel):
+class RequestBody(BaseModel):
+    """Base of what is sent: strict."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True)
 
     def body(self) -> dict[str, Any]:
@@ -71,14 +75,16 @@ class _Request(BaseModel):
         return self.model_dump(mode="json", exclude_none=True)
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """Base of what is read: lenient."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True, hide_input_in_errors=True)
 
 
 # ---- requests
 
 
-class SourcePolicy(_Request):
+class SourcePolicy(RequestBody):
     """Which sources may be used. Include and exclude together hold at most 200 domains."""
 
     include_domains: list[str] | None = None
@@ -86,14 +92,14 @@ class SourcePolicy(_Request):
     after_date: str | None = None
 
 
-class AdvancedSearchSettings(_Request):
+class AdvancedSearchSettings(RequestBody):
     """Search settings that narrow or bound the results."""
 
     source_policy: SourcePolicy | None = None
     max_results: int | None = None
 
 
-class SearchRequest(_Request):
+class SearchRequest(RequestBody):
     """`POST /v1/search`: at most 5 queries of 200 characters, an objective of at most 5,000."""
 
     search_queries: list[str]
@@ -104,13 +110,13 @@ class SearchRequest(_Request):
     advanced_settings: AdvancedSearchSettings | None = None
 
 
-class AdvancedExtractSettings(_Request):
+class AdvancedExtractSettings(RequestBody):
     """Extract settings."""
 
     full_content: bool | None = None
 
 
-class ExtractRequest(_Request):
+class ExtractRequest(RequestBody):
     """`POST /v1/extract`: at most 20 URLs."""
 
     urls: list[str]
@@ -120,28 +126,28 @@ class ExtractRequest(_Request):
     advanced_settings: AdvancedExtractSettings | None = None
 
 
-class JsonSchemaSpec(_Request):
+class JsonSchemaSpec(RequestBody):
     """A JSON Schema, wrapped as the API wants it."""
 
     type: Literal["json"] = "json"
     json_schema: dict[str, Any]
 
 
-class TextSpec(_Request):
+class TextSpec(RequestBody):
     """A description of a text output."""
 
     type: Literal["text"] = "text"
     description: str | None = None
 
 
-class TaskSpec(_Request):
+class TaskSpec(RequestBody):
     """What a task takes and gives. Spec and input together hold at most 25,000 characters."""
 
     output_schema: JsonSchemaSpec | TextSpec
     input_schema: JsonSchemaSpec | None = None
 
 
-class TaskRunInput(_Request):
+class TaskRunInput(RequestBody):
     """`POST /v1/tasks/runs`, and one row of a group."""
 
     processor: str
@@ -156,18 +162,18 @@ class TaskRunInput(_Request):
 # ---- search and extract
 
 
-class ApiWarning(_Answer):
+class ApiWarning(Answer):
     """A remark on a request that was carried out all the same."""
 
     type: Text = ""
     message: Text = ""
 
 
-Warnings = Annotated[list[ApiWarning], BeforeValidator(_objects)]
+Warnings = Annotated[list[ApiWarning], BeforeValidator(objects)]
 Excerpts = Annotated[list[str], BeforeValidator(_texts)]
 
 
-class SearchResult(_Answer):
+class SearchResult(Answer):
     """One page, the most relevant first."""
 
     url: Text = ""
@@ -176,7 +182,7 @@ class SearchResult(_Answer):
     excerpts: Excerpts = []
 
 
-class SearchResponse(_Answer):
+class SearchResponse(Answer):
     """Answer of `POST /v1/search`."""
 
     search_id: Text = ""
@@ -191,7 +197,7 @@ class ExtractResult(SearchResult):
     full_content: Text = ""
 
 
-class ExtractFailure(_Answer):
+class ExtractFailure(Answer):
     """A page that could not be read."""
 
     url: Text = ""
@@ -200,12 +206,12 @@ class ExtractFailure(_Answer):
     content: Text = ""
 
 
-class ExtractResponse(_Answer):
+class ExtractResponse(Answer):
     """Answer of `POST /v1/extract`: every URL is in `results` or in `errors`."""
 
     extract_id: Text = ""
     results: list[ExtractResult]
-    errors: Annotated[list[ExtractFailure], _or_empty([])] = []
+    errors: Annotated[list[ExtractFailure], or_empty([])] = []
     warnings: Warnings = []
     session_id: Text = ""
 
@@ -213,7 +219,7 @@ class ExtractResponse(_Answer):
 # ---- runs
 
 
-class RunError(_Answer):
+class RunError(Answer):
     """Why a run failed."""
 
     ref_id: Text = ""
@@ -226,7 +232,7 @@ def _run_error(value: Any) -> Any:
     return cast("Any", value) if isinstance(value, dict) else None
 
 
-class TaskRun(_Answer):
+class TaskRun(Answer):
     """The state of a run, without its output."""
 
     run_id: Handle
@@ -236,7 +242,7 @@ class TaskRun(_Answer):
     processor: Word = ""
     warnings: Warnings = []
     error: Annotated[RunError | None, BeforeValidator(_run_error)] = None
-    metadata: Annotated[dict[str, JsonValue], BeforeValidator(_object)] = {}
+    metadata: Annotated[dict[str, JsonValue], BeforeValidator(an_object)] = {}
     taskgroup_id: Text = ""
     created_at: Text = ""
     modified_at: Text = ""
@@ -249,7 +255,7 @@ class TaskRun(_Answer):
         run: dict[str, Any] = dict(data)  # pyright: ignore[reportUnknownArgumentType]
         run["interaction_id"] = run.get("interaction_id") or run.get("run_id")
         if run.get("is_active") is None:
-            run["is_active"] = _word(run.get("status")) in ACTIVE_STATUSES
+            run["is_active"] = word(run.get("status")) in ACTIVE_STATUSES
         return run
 
     @property
@@ -258,14 +264,14 @@ class TaskRun(_Answer):
         return self.status in FINAL_STATUSES
 
 
-class SubmittedInput(_Answer):
+class SubmittedInput(Answer):
     """Answer of `GET /v1/tasks/runs/{run_id}/input`: what was submitted, as far as we need it again."""
 
     processor: Text = ""
     input: JsonValue = None
 
 
-class Citation(_Answer):
+class Citation(Answer):
     """A source of a field; one without an address is of no use."""
 
     url: Text = ""
@@ -273,21 +279,21 @@ class Citation(_Answer):
     excerpts: Excerpts = []
 
 
-class FieldBasis(_Answer):
+class FieldBasis(Answer):
     """What a field of the output rests on. Text outputs have one, named `output`; elements are named `field.0`."""
 
     field: Text = ""
     reasoning: Text = ""
-    citations: Annotated[list[Citation], _or_empty([])] = []
+    citations: Annotated[list[Citation], or_empty([])] = []
     confidence: Text = ""
 
 
-class TaskOutput(_Answer):
+class TaskOutput(Answer):
     """The output of a completed run: Markdown or a JSON value, with its basis."""
 
     type: Text = "text"
     content: JsonValue
-    basis: Annotated[list[FieldBasis], _or_empty([])] = []
+    basis: Annotated[list[FieldBasis], or_empty([])] = []
 
     @field_validator("content", mode="before")
     @classmethod
@@ -299,7 +305,7 @@ class TaskOutput(_Answer):
         return value
 
 
-class TaskRunResult(_Answer):
+class TaskRunResult(Answer):
     """Answer of `GET /v1/tasks/runs/{run_id}/result`."""
 
     run: TaskRun
@@ -309,12 +315,12 @@ class TaskRunResult(_Answer):
 # ---- groups
 
 
-class TaskGroupStatus(_Answer):
+class TaskGroupStatus(Answer):
     """Counts of a group's runs; statuses without runs are missing. An empty group is not active."""
 
     num_task_runs: Count = 0
-    task_run_status_counts: Annotated[dict[Word, int], _or_empty({})] = {}
-    is_active: Annotated[bool, _or_empty(False)] = False
+    task_run_status_counts: Annotated[dict[Word, int], or_empty({})] = {}
+    is_active: Annotated[bool, or_empty(False)] = False
     status_message: Text = ""
 
     @property
@@ -324,16 +330,16 @@ class TaskGroupStatus(_Answer):
         return max(0, self.num_task_runs - sum(counts.get(status, 0) for status in ACTIVE_STATUSES))
 
 
-class TaskGroup(_Answer):
+class TaskGroup(Answer):
     """A group of runs."""
 
     taskgroup_id: Handle
     status: TaskGroupStatus
-    metadata: Annotated[dict[str, JsonValue], _or_empty({})] = {}
+    metadata: Annotated[dict[str, JsonValue], or_empty({})] = {}
     created_at: Text = ""
 
 
-class AddedRuns(_Answer):
+class AddedRuns(Answer):
     """Answer of adding runs to a group; ids are in the order of the inputs."""
 
     run_ids: list[Handle]
@@ -345,19 +351,19 @@ class AddedRuns(_Answer):
 # ---- suggestions
 
 
-class SuggestedTask(_Answer):
+class SuggestedTask(Answer):
     """Answer of `POST /v1beta/tasks/suggest`: raw JSON Schemas, and remarks such as `unattainable_task`."""
 
     title: Text = ""
-    input_schema: Annotated[dict[str, JsonValue], BeforeValidator(_object)] = {}
-    output_schema: Annotated[dict[str, JsonValue], BeforeValidator(_object)] = {}
+    input_schema: Annotated[dict[str, JsonValue], BeforeValidator(an_object)] = {}
+    output_schema: Annotated[dict[str, JsonValue], BeforeValidator(an_object)] = {}
     warnings: Warnings = []
 
 
 # ---- events
 
 
-class RunStateEvent(_Answer):
+class RunStateEvent(Answer):
     """The state of a run; the last event of a completed run carries its output."""
 
     type: Literal["task_run.state"]
@@ -367,7 +373,7 @@ class RunStateEvent(_Answer):
     output: TaskOutput | None = None
 
 
-class ProgressMessageEvent(_Answer):
+class ProgressMessageEvent(Answer):
     """One step of the research. `type` starts with `task_run.progress_msg.`."""
 
     type: str
@@ -375,7 +381,7 @@ class ProgressMessageEvent(_Answer):
     timestamp: Text = ""
 
 
-class SourceStats(_Answer):
+class SourceStats(Answer):
     """How many sources were looked at."""
 
     num_sources_considered: int | None = None
@@ -383,15 +389,15 @@ class SourceStats(_Answer):
     sources_read_sample: Excerpts = []
 
 
-class ProgressStatsEvent(_Answer):
+class ProgressStatsEvent(Answer):
     """How far the run is. `progress_meter` (0 to 100) may be missing, and may go back."""
 
     type: Literal["task_run.progress_stats"]
-    source_stats: Annotated[SourceStats, _or_empty({})] = SourceStats()
+    source_stats: Annotated[SourceStats, or_empty({})] = SourceStats()
     progress_meter: float | None = None
 
 
-class GroupStatusEvent(_Answer):
+class GroupStatusEvent(Answer):
     """New counts of a group."""
 
     type: Literal["task_group_status"]
@@ -399,14 +405,14 @@ class GroupStatusEvent(_Answer):
     status: TaskGroupStatus
 
 
-class ErrorEvent(_Answer):
+class ErrorEvent(Answer):
     """Something went wrong while streaming; what became of the run is not said."""
 
     type: Literal["error"]
-    error: Annotated[RunError, _or_empty({})] = RunError()
+    error: Annotated[RunError, or_empty({})] = RunError()
 
 
-class UnknownEvent(_Answer):
+class UnknownEvent(Answer):
     """An event of a type that this version does not know."""
 
     type: Text = ""

@@ -225,14 +225,15 @@ class Creator:
     async def note(self, owner: str, run: TaskRun) -> None:
         """Free the place of a run that has been seen to have ended, waiting only a moment for the ledger."""
         if not run.is_active:
-            await self._note(owner, run.run_id)
+            await self.note_end(owner, run.run_id)
 
     async def note_group(self, owner: str, group: TaskGroup) -> None:
         """Free the place of a group none of whose runs is active, as `note` does."""
         if group.status.num_task_runs and not group.status.is_active:
-            await self._note(owner, group.taskgroup_id)
+            await self.note_end(owner, group.taskgroup_id)
 
-    async def _note(self, owner: str, handle: str) -> None:
+    async def note_end(self, owner: str, handle: str) -> None:
+        """Free the place of what has been seen to have ended, as `note` does."""
         noted = anyio.Event()
         self._tasks.start_soon(self._note_ended, owner, handle, noted)
         with anyio.move_on_after(NOTE_S):

@@ -8,15 +8,17 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Generic, TypeVar
 
 import anyio
 
-from parallel_mcp.api.models import ErrorEvent, Event
+from parallel_mcp.api.models import ErrorEvent
 from parallel_mcp.errors import RateLimited, ResearchError, UpstreamError, UpstreamUnavailable, UpstreamUnreadable
 
 FRUITLESS_BEFORE_POLLING = 3
 POLLS_BETWEEN_CONNECTIONS = 4
+
+_Event = TypeVar("_Event")
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class Pace:
 USUAL_PACE = Pace()
 
 
-class Feed(ABC):
+class Feed(ABC, Generic[_Event]):
     """What is known of something that goes on upstream, kept up to date.
 
     `changed` is replaced and set at each change, so nobody who waits is left behind. While `keep_current` runs,
@@ -77,15 +79,15 @@ class Feed(ABC):
         """Ask for the status."""
 
     @abstractmethod
-    def connect(self) -> AbstractAsyncContextManager[AsyncGenerator[Event]]:
+    def connect(self) -> AbstractAsyncContextManager[AsyncGenerator[_Event]]:
         """Open the event stream."""
 
     @abstractmethod
-    def take(self, event: Event) -> None:
+    def take(self, event: _Event) -> None:
         """Take an event in, with `tell_news` if it changed what is known."""
 
     @abstractmethod
-    def tells_end(self, event: Event) -> bool | None:
+    def tells_end(self, event: _Event) -> bool | None:
         """Whether an event tells that it is over; None if it tells nothing about that."""
 
     # ---- following

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
@@ -25,13 +25,13 @@ LINGER_AFTER_CANCEL_S = 1.0
 
 logger = logging.getLogger(__name__)
 
-_Feed = TypeVar("_Feed", bound=Feed)
+_Feed = TypeVar("_Feed", bound=Feed[Any])
 _Key = tuple[str, str]
 
 
 @dataclass(eq=False)
 class _Shared:
-    feed: Feed
+    feed: Feed[Any]
     scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
     watchers: int = 0
 
@@ -55,26 +55,24 @@ class Feeds:
 
     def of_run(self, api: ParallelApi, owner: str, run_id: str) -> AbstractAsyncContextManager[RunFeed]:
         """The feed of a run, for as long as the block lasts. A late watcher gets what is known already at once."""
-        return self._joined((owner, run_id), lambda: RunFeed(api, run_id, self._pace), lambda _: True)
+        return self.joined((owner, run_id), lambda pace: RunFeed(api, run_id, pace), lambda _: True)
 
     def of_group(
         self, api: ParallelApi, owner: str, group_id: str, after: str
     ) -> AbstractAsyncContextManager[GroupFeed]:
         """A feed of a group that has everything behind the event `after`; as `of_run`."""
 
-        def opened() -> GroupFeed:
-            return GroupFeed(api, group_id, after, self._pace)
-
         def goes_back_far_enough(feed: GroupFeed) -> bool:
             return feed.place_after(after) is not None
 
-        return self._joined((owner, group_id), opened, goes_back_far_enough)
+        return self.joined((owner, group_id), lambda pace: GroupFeed(api, group_id, after, pace), goes_back_far_enough)
 
     @asynccontextmanager
-    async def _joined(
-        self, key: _Key, opened: Callable[[], _Feed], serves: Callable[[_Feed], bool]
+    async def joined(
+        self, key: _Key, opened: Callable[[Pace], _Feed], serves: Callable[[_Feed], bool]
     ) -> AsyncGenerator[_Feed]:
-        shared = self._open_one(key, serves) or self._opened(key, opened())
+        """The feed under a key (owner and handle) that `serves` this watcher, else a new one."""
+        shared = self._open_one(key, serves) or self._opened(key, opened(self._pace))
         shared.watchers += 1
         shared.scope.deadline = float("inf")
         linger_s = LINGER_AFTER_CANCEL_S
@@ -93,7 +91,7 @@ class Feeds:
                 return shared
         return None
 
-    def _opened(self, key: _Key, feed: Feed) -> _Shared:
+    def _opened(self, key: _Key, feed: Feed[Any]) -> _Shared:
         shared = _Shared(feed)
         self._shared[key].append(shared)
         self._tasks.start_soon(self._keep_current, key, shared)
@@ -125,7 +123,7 @@ class Feeds:
                     self._tasks.start_soon(self._attend, shared.feed)
         self._is_attending = False
 
-    async def _attend(self, feed: Feed) -> None:
+    async def _attend(self, feed: Feed[Any]) -> None:
         try:
             await feed.attend()
         except Exception:  # as above

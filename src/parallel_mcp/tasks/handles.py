@@ -3,12 +3,13 @@
 import re
 from typing import Literal
 
-from parallel_mcp.errors import InvalidArguments
+from parallel_mcp.errors import PLATFORM_URL, InvalidArguments
 
-HandleKind = Literal["run", "group", "findall"]
+HandleKind = Literal["run", "group", "findall", "monitor"]
 
 _HANDLE = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_KINDS: dict[str, HandleKind] = {"trun_": "run", "tgrp_": "group", "findall_": "findall"}
+_KINDS: dict[str, HandleKind] = {"trun_": "run", "tgrp_": "group", "findall_": "findall", "monitor_": "monitor"}
+_EXAMPLES: dict[HandleKind, str] = {kind: f"{prefix}…" for prefix, kind in _KINDS.items()}
 
 RUN_LINK = "https://platform.parallel.ai/view/task-run/{}"
 GROUP_LINK = "https://platform.parallel.ai/view/task-run-group/{}"
@@ -41,12 +42,24 @@ def run_handle(handle: str, argument: str = "id") -> str:
     Raises:
         InvalidArguments: It names something else, or is no handle.
     """
+    return checked_handle(handle, "run", argument)
+
+
+def checked_handle(handle: str, wanted: HandleKind, argument: str = "id") -> str:
+    """The handle, if it names what is wanted.
+
+    Raises:
+        InvalidArguments: It names something else, or is no handle.
+    """
     kind = handle_kind(handle, argument)
-    if kind != "run":
-        raise InvalidArguments(f"`{argument}` names a {kind}, and this tool takes the handle of a run (trun_…).")
+    if kind != wanted:
+        raise InvalidArguments(
+            f"`{argument}` names a {kind}, and this tool takes the handle of a {wanted} ({_EXAMPLES[wanted]})."
+        )
     return handle
 
 
 def platform_link(handle: str) -> str:
-    """The page where a person sees a run or a group."""
-    return (GROUP_LINK if handle.startswith("tgrp_") else RUN_LINK).format(handle)
+    """The page where a person sees it; for FindAll runs and monitors, of which none is documented, the platform."""
+    links: dict[HandleKind, str] = {"run": RUN_LINK, "group": GROUP_LINK}
+    return links.get(handle_kind(handle), PLATFORM_URL).format(handle)

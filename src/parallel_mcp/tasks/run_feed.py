@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _Number = TypeVar("_Number", int, float)
 
 
-class RunFeed(Feed):
+class RunFeed(Feed[Event]):
     """What is known of a run. Each connection to its stream replays its messages from the start."""
 
     def __init__(self, api: ParallelApi, run_id: str, pace: Pace) -> None:

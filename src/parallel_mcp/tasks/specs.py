@@ -40,7 +40,7 @@ class PreparedSpec:
     warnings: list[str] = field(default_factory=list[str])
 
 
-def task_spec(output: str, output_schema: Mapping[str, Any], processor: Processor) -> PreparedSpec:
+def task_spec(output: str, output_schema: Mapping[str, Any], processor: Processor | None) -> PreparedSpec:
     """The spec of an output that is described in words, or by a JSON Schema; a Markdown report if it is neither.
 
     Without a spec the larger processors invent a JSON structure of their own, which nobody asked for.

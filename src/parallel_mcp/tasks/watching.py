@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parallel_mcp.api.models import TaskGroup, TaskRun
+from parallel_mcp.tasks.event_cursor import event_cursor, event_id_in
 from parallel_mcp.tasks.feeds import Feeds
-from parallel_mcp.tasks.group_cursor import event_id_in, group_cursor
-from parallel_mcp.tasks.group_feed import EndedRow, GroupFeed
+from parallel_mcp.tasks.group_feed import GroupFeed
 from parallel_mcp.tasks.rows import row_number
 from parallel_mcp.tasks.run_feed import RunFeed
 from parallel_mcp.tasks.trace import START, Cursor, Message, read_cursor
@@ -171,14 +171,14 @@ async def _group_snapshots(feed: GroupFeed, after: str, cursor: str, *, fits: bo
         changed, ended = feed.changed, feed.ended
         if feed.failure is not None:
             raise feed.failure
-        new = feed.rows[place:]
+        new = feed.told[place:]
         place += len(new)
         if new:
-            cursor = group_cursor(feed.group_id, new[-1].event_id) or cursor
+            cursor = event_cursor(feed.group_id, new[-1].event_id) or cursor
         if feed.group is not None:
             yield GroupSnapshot(
                 group=feed.group,
-                new_messages=tuple(map(_row_message, new)),
+                new_messages=tuple(_row_message(row.what) for row in new),
                 cursor=cursor,
                 cursor_fits=fits and not (after and feed.cursor_was_refused),
             )
@@ -187,8 +187,7 @@ async def _group_snapshots(feed: GroupFeed, after: str, cursor: str, *, fits: bo
         await changed.wait()
 
 
-def _row_message(row: EndedRow) -> Message:
-    run = row.run
+def _row_message(run: TaskRun) -> Message:
     number = row_number(run.metadata)
     name = f"row {number} ({run.run_id})" if number else run.run_id
     reason = f": {run.error.message}" if run.error else ""

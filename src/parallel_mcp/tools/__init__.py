@@ -4,7 +4,7 @@ from parallel_mcp.settings import Settings
 from parallel_mcp.tools.definition import ToolDefinition
 from parallel_mcp.tools.get_result import get_result
 from parallel_mcp.tools.groups import CreateTaskGroupArguments, CreateTaskGroupOutput, create_task_group
-from parallel_mcp.tools.results import GetResultArguments, GetResultOutput
+from parallel_mcp.tools.result_pages import GetResultArguments, GetResultOutput
 from parallel_mcp.tools.run_task import RunTaskArguments, RunTaskOutput, run_task
 from parallel_mcp.tools.search import ExtractArguments, ExtractOutput, SearchArguments, SearchOutput, extract, search
 from parallel_mcp.tools.status import GetStatusArguments, GetStatusOutput, get_status
@@ -41,4 +41,12 @@ def chosen_tools(settings: Settings) -> list[ToolDefinition]:
     tools: list[ToolDefinition] = []
     if "core" in settings.toolsets:
         tools += CORE_TOOLS
+    if "findall" in settings.toolsets:
+        from parallel_mcp.tools.findall import FINDALL_TOOLS
+
+        tools += FINDALL_TOOLS
+    if "monitor" in settings.toolsets:
+        from parallel_mcp.tools.monitors import MONITOR_TOOLS
+
+        tools += MONITOR_TOOLS
     return tools

@@ -97,7 +97,7 @@ def approval_of(answer: ElicitationResult[Approval]) -> PriceApproval:
 
 
 def can_be_asked(context: Context[App]) -> bool:
-    """Whether this client can be asked during this call."""
+    """Whether the client can put a question to the user."""
     capabilities = context.client_capabilities
     elicitation = capabilities.elicitation if capabilities else None
     if elicitation is None or (elicitation.form is None and elicitation.url is not None):

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
     from parallel_mcp.api.client import ParallelApi
     from parallel_mcp.api.connections import Connections, Timeouts
+    from parallel_mcp.api.findall_models import FindAllRun
     from parallel_mcp.api.models import TaskGroup, TaskRun
+    from parallel_mcp.tasks.findall_watching import FindAllSnapshot
 
 PriceApproval = Literal["not asked", "approved", "declined"]
 
@@ -113,6 +115,14 @@ class Call:
         """Watch a group of the caller; see `tasks.watching`."""
         return watching_group(self.app.feeds, self.api, self.owner, group_id, cursor)
 
+    def watching_findall(
+        self, findall_id: str, cursor: str
+    ) -> AbstractAsyncContextManager[AsyncGenerator[FindAllSnapshot]]:
+        """Watch a FindAll run of the caller; see `tasks.findall_watching`."""
+        from parallel_mcp.tasks.findall_watching import watching_findall
+
+        return watching_findall(self.app.feeds, self.api, self.owner, findall_id, cursor)
+
     async def note(self, run: TaskRun) -> None:
         """Let the ledger know if a run was seen to have ended."""
         await self.app.creator.note(self.owner, run)
@@ -120,6 +130,11 @@ class Call:
     async def note_group(self, group: TaskGroup) -> None:
         """Let the ledger know if a group was seen to have ended."""
         await self.app.creator.note_group(self.owner, group)
+
+    async def note_findall(self, run: FindAllRun) -> None:
+        """Let the ledger know if a FindAll run was seen to have ended."""
+        if not run.is_active:
+            await self.app.creator.note_end(self.owner, run.findall_id)
 
 
 def key_in(headers: Mapping[str, str]) -> SecretStr | None:

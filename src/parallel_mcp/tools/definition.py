@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.resolve import Resolve, build_resolver_plans, find_resolved_parameters
+from mcp.server.mcpserver.resolve import Elicit, Resolve, build_resolver_plans, find_resolved_parameters
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.types import CallToolResult, ToolAnnotations
@@ -22,13 +22,16 @@ from parallel_mcp.tools.schemas import published_schema
 
 PUBLISHED = Path(__file__).parent / "published"
 
+AsksForApproval = Callable[[Any, Context[App]], Awaitable[Approval | Elicit[Approval]]]
+
 
 @dataclass(frozen=True)
 class ToolDefinition:
     """One tool. Its description is the docstring of `run`; its schemas are those of the two models.
 
-    The hints are promises: everything but creating is read-only and may be repeated; nothing destroys anything. A
-    create says that it is not read-only, because it costs money, although some clients then ask the user each time.
+    The hints are promises: everything but creating and cancelling is read-only and may be repeated. A create says that
+    it is not read-only, because it costs money, although some clients then ask the user each time. Cancelling is
+    destructive, because what was cancelled cannot be resumed; doing it twice does no more than once.
     """
 
     run: Callable[[Any, Call], Awaitable[CallToolResult]]
@@ -38,6 +41,8 @@ class ToolDefinition:
     reads_web: bool = False
     creates: bool = False
     parameters_of: type[Arguments] | None = None  # of the tool that tells about parameters of these names
+    cancels: bool = False
+    asking: AsksForApproval = ask_for_approval
     folder: str = ""
     """Where its published definition is, for tools of a profile that share names with others."""
 
@@ -68,10 +73,10 @@ class ToolDefinition:
             resolved_params=dict(resolved),
             resolver_plans=build_resolver_plans(resolved, {"request"}),
             annotations=ToolAnnotations(
-                read_only_hint=not self.creates,
-                destructive_hint=False,
+                read_only_hint=not (self.creates or self.cancels),
+                destructive_hint=self.cancels,
                 idempotent_hint=not self.creates,
-                open_world_hint=self.reads_web or self.creates,
+                open_world_hint=self.reads_web or self.creates or self.cancels,
             ),
         )
 
@@ -87,7 +92,7 @@ class ToolDefinition:
         async def call(
             request: Arguments,
             context: Context[App],
-            answer: Annotated[ElicitationResult[Approval], Resolve(ask_for_approval)],
+            answer: Annotated[ElicitationResult[Approval], Resolve(self.asking)],
         ) -> CallToolResult:
             app = context.request_context.lifespan_context
             return await self.run(request, Call(app, context, approval_of(answer)))

@@ -27,5 +27,9 @@ async def get_result(request: GetResultArguments, call: Call) -> CallToolResult:
         case "group":
             answer = await (group_result_within(wait_s, request, call) if wait_s else group_result(request, call))
         case "findall":
-            raise InvalidArguments("`id` names a FindAll run, which this server cannot read.")
+            from parallel_mcp.tools.findall_results import findall_result, findall_result_within
+
+            answer = await (findall_result_within(wait_s, request, call) if wait_s else findall_result(request, call))
+        case "monitor":
+            raise InvalidArguments("`id` names a monitor, which has no result: get_monitor_events gives what it found.")
     return reply(answer.text, answer.structured)

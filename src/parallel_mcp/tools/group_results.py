@@ -13,6 +13,7 @@ from pydantic import JsonValue
 
 from parallel_mcp.api.models import TaskGroup, TaskOutput
 from parallel_mcp.errors import InvalidArguments, UpstreamUnavailable
+from parallel_mcp.render.budget import as_many_as_fit
 from parallel_mcp.render.pages import MAX_PAGE_CHARS, MIN_PAGE_CHARS
 from parallel_mcp.render.sources import check_these
 from parallel_mcp.render.table_pages import (
@@ -33,6 +34,7 @@ from parallel_mcp.tasks.handles import GROUP_TABLE, platform_link
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import next_call
 from parallel_mcp.tools.result_pages import (
+    MAX_ASIDE_BYTES,
     GetResultArguments,
     GetResultOutput,
     PageInfo,
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
 
 MAX_DOUBTS = 30
-MAX_COLUMNS_NAMED = 60
+MAX_COLUMN_BYTES = 6_000
 MAX_NAME_CHARS = 80
 TEXT_COLUMN = "result"
 INPUT_COLUMN = "input"
@@ -177,7 +179,7 @@ def _content(request: GetResultArguments, columns: Columns, page: TablePage) -> 
     return ResultContent(
         content=page.text if as_text else None,
         rows=None if as_text else list(page.records),
-        columns=[one_line(name, MAX_NAME_CHARS) for name in columns.names[:MAX_COLUMNS_NAMED]],
+        columns=as_many_as_fit([one_line(name, MAX_NAME_CHARS) for name in columns.names], MAX_COLUMN_BYTES),
         check_these=_doubts(request, page) or None,
     )
 
@@ -186,8 +188,9 @@ def _doubts(request: GetResultArguments, page: TablePage) -> list[str]:
     if request.citations == "none":
         return []
     doubts = [f"row {one.order[0]}: {doubt}" for one in page.rows for doubt in one.doubts]
-    more = len(doubts) - MAX_DOUBTS
-    return [*doubts[:MAX_DOUBTS], *([f"and {more} more on this page"] if more > 0 else [])]
+    shown = as_many_as_fit(doubts[:MAX_DOUBTS], MAX_ASIDE_BYTES)
+    more = len(doubts) - len(shown)
+    return [*shown, *([f"and {more} more on this page"] if more else [])]
 
 
 def _text(request: GetResultArguments, structured: GetResultOutput, page: TablePage) -> str:

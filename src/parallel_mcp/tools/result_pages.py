@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -132,10 +132,14 @@ def page_of_result(request: GetResultArguments, result: TaskRunResult) -> Result
         InvalidArguments: The arguments do not fit the result.
     """
     paged = _PagedResult(request, result.run, _chosen(result.output, request))
-    max_chars = paged.max_text_chars
+    return largest_answer(paged.answer, paged.max_text_chars)
+
+
+def largest_answer(answer_of: Callable[[int], ResultAnswer], max_chars: int) -> ResultAnswer:
+    """The answer with the largest page with which its text is within so many characters, and it is not too large."""
     size = max_chars
     while True:
-        answer = paged.answer(size)
+        answer = answer_of(size)
         over = len(answer.text) - max_chars
         excess = result_bytes(reply(answer.text, answer.structured)) / (MAX_RESULT_BYTES - ROOM_BYTES)
         if size == 1 or (over <= 0 and excess <= 1):
@@ -172,7 +176,7 @@ class _PagedResult:
                 "gave it, or leave it out to begin with the first page."
             )
         self._start = start
-        self.max_text_chars = max(MIN_TEXT_CHARS, min(request.max_chars, MAX_TEXT_CHARS))
+        self.max_text_chars = max_text_chars(request)
 
     def answer(self, size: int) -> ResultAnswer:
         """An answer with a page of at most `size` characters."""
@@ -233,8 +237,7 @@ class _PagedResult:
     @cached_property
     def _citations(self) -> list[CitedSource]:
         full = self._request.citations == "full" and self._start == 0
-        cited = [_cited(source, with_excerpts=full) for source in self._sources[:MAX_CITATIONS]]
-        return as_many_as_fit(cited, MAX_CITATION_BYTES, _size)
+        return cited(self._sources, with_excerpts=full)
 
     @cached_property
     def _evidence(self) -> list[FieldEvidence]:
@@ -272,24 +275,18 @@ class _PagedResult:
         part = "" if page.is_whole else f", characters {page.start:,} to {page.end:,} of {page.total:,}"
         lines = [f"Result of {structured.id} ({structured.processor}, {structured.status}){part}."]
         if page.is_first:
-            lines += self._aside("Check these:", self._doubtful)
+            lines += aside("Check these:", self._doubtful, self.max_text_chars)
             if not page.is_whole:
                 headings = [f'- {part.heading} ({part.chars:,}, cursor="{part.cursor}")' for part in self._outline]
-                lines += self._aside("Outline, with characters:", headings)
+                lines += aside("Outline, with characters:", headings, self.max_text_chars)
         lines.append(marked(page.text))
         if self._sources and not self._shows_sources(page):
             brief = [source_line(source) for source in self._sources]
-            lines += self._aside(f"Sources ({len(brief)}):", brief) or [f"Sources: {len(brief)}."]
+            heading = f"Sources ({len(brief)}):"
+            lines += aside(heading, brief, self.max_text_chars) or [f"Sources: {len(brief)}."]
         if structured.resource:
             lines.append(f"All of it: resource {structured.resource}")
         return [*lines, f"Next: {structured.next}"]
-
-    def _aside(self, heading: str, lines: Sequence[str]) -> list[str]:
-        """What stands beside the page: as many lines as an eighth of the text holds."""
-        most = min(self.max_text_chars // 8, MAX_ASIDE_BYTES)
-        shown = as_many_as_fit(lines, most)
-        left_out = f" ({len(lines) - len(shown)} more left out)" if len(shown) < len(lines) else ""
-        return [f"{heading}{left_out}", marked("\n".join(shown))] if shown else []
 
     def _shows_sources(self, page: Page) -> bool:
         """Whether the page holds the whole list of sources, with which a Markdown document ends."""
@@ -306,6 +303,24 @@ def next_page_call(request: GetResultArguments, cursor: str) -> str:
     if len(call) <= MAX_NEXT_CHARS and all(re.fullmatch(r"[\w-]{1,64}", name) for name in request.fields):
         return call
     return f'get_result with the same arguments and cursor="{cursor}"'
+
+
+def max_text_chars(request: GetResultArguments) -> int:
+    """How many characters of text a request asks for, within the limits."""
+    return max(MIN_TEXT_CHARS, min(request.max_chars, MAX_TEXT_CHARS))
+
+
+def aside(heading: str, lines: Sequence[str], max_chars: int) -> list[str]:
+    """What stands beside a page in a text of `max_chars`: as many lines as an eighth of it holds."""
+    shown = as_many_as_fit(lines, min(max_chars // 8, MAX_ASIDE_BYTES))
+    left_out = f" ({len(lines) - len(shown)} more left out)" if len(shown) < len(lines) else ""
+    return [f"{heading}{left_out}", marked("\n".join(shown))] if shown else []
+
+
+def cited(sources: Sequence[Source], *, with_excerpts: bool) -> list[CitedSource]:
+    """The first of the sources, as many as fit."""
+    every = [_cited(source, with_excerpts=with_excerpts) for source in sources[:MAX_CITATIONS]]
+    return as_many_as_fit(every, MAX_CITATION_BYTES, _size)
 
 
 def _cited(source: Source, *, with_excerpts: bool) -> CitedSource:

@@ -10,7 +10,7 @@ from mcp.types import CallToolResult
 from pydantic import Field
 
 from parallel_mcp.api.models import TaskGroup, TaskRun
-from parallel_mcp.errors import PLATFORM_URL, InvalidArguments, NotFound, ResearchError
+from parallel_mcp.errors import PLATFORM_URL, NotFound, ResearchError
 from parallel_mcp.ledger import Entry
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.handles import handle_kind, platform_link
@@ -36,7 +36,7 @@ class GetStatusArguments(Arguments):
 
 
 class StatusLine(Output):
-    """One run or group."""
+    """One run, group, FindAll run or monitor."""
 
     id: str = Field(description="Its handle; empty if its outcome is unknown.")
     kind: str
@@ -46,8 +46,8 @@ class StatusLine(Output):
     )
     is_active: bool
     processor: str | None = None
-    runs: int | None = Field(default=None, description="Of a group: how many runs it has.")
-    counts: dict[str, int] | None = Field(default=None, description="Of a group: runs by status.")
+    runs: int | None = Field(default=None, description="How many runs a group has.")
+    counts: dict[str, int] | None = Field(default=None, description="By status; of FindAll: candidates.")
     elapsed_s: int | None = None
     link: str | None = None
     next: str | None = Field(default=None, description="The next call for this one.")
@@ -68,8 +68,7 @@ async def get_status(request: GetStatusArguments, call: Call) -> CallToolResult:
     Without ids: the newest created here, to find one whose id was lost. To wait use watch_progress.
     """
     for handle in request.ids:
-        if handle_kind(handle, "ids") == "findall":
-            raise InvalidArguments("`ids` names a FindAll run, which this server cannot read.")
+        handle_kind(handle, "ids")
     if request.ids:
         return _status_reply(GetStatusOutput(items=await _lines(list(dict.fromkeys(request.ids)), call)))
     recent = await call.app.creator.ledger.recent(call.owner, max(1, min(request.limit, MAX_IDS)))
@@ -94,7 +93,7 @@ async def _recent_lines(entries: list[Entry], call: Call) -> list[StatusLine]:
 def _unknown_line(entry: Entry) -> StatusLine:
     return StatusLine(
         id="",
-        kind="run",
+        kind=_kind_of(entry),
         status="outcome_unknown",
         is_active=False,
         processor=entry.processor,
@@ -103,6 +102,12 @@ def _unknown_line(entry: Entry) -> StatusLine:
         next="The answer to this create was lost, or is still awaited: do not repeat it before the user has looked."
         + (f" What has arrived: {next_call('get_status', ids=[entry.group_id])}" if entry.group_id else ""),
     )
+
+
+def _kind_of(entry: Entry) -> str:
+    """What an entry is about; those of other things than runs and groups begin with what they are."""
+    kind = entry.processor.partition(" ")[0]
+    return kind if kind in ("findall", "monitor") else "run"
 
 
 async def _lines(handles: list[str], call: Call, *, may_all_fail: bool = False) -> list[StatusLine]:
@@ -131,13 +136,23 @@ async def _lines(handles: list[str], call: Call, *, may_all_fail: bool = False) 
 
 async def _line(handle: str, api: ParallelApi, call: Call) -> StatusLine:
     try:
-        if handle_kind(handle) == "group":
-            group = await api.retrieve_group(handle)
-            await call.note_group(group)
-            return _group_line(group)
-        run = await api.retrieve_run(handle)
-        await call.note(run)
-        return run_line(run)
+        match handle_kind(handle):
+            case "run":
+                run = await api.retrieve_run(handle)
+                await call.note(run)
+                return run_line(run)
+            case "group":
+                group = await api.retrieve_group(handle)
+                await call.note_group(group)
+                return _group_line(group)
+            case "findall":
+                from parallel_mcp.tools.findall_status import findall_line
+
+                return await findall_line(handle, call)
+            case "monitor":
+                from parallel_mcp.tools.monitor_status import monitor_line
+
+                return await monitor_line(handle, call)
     except NotFound:
         advice = "Check the id: it must be copied exactly and belong to the same API key."
         return StatusLine(id=handle, kind=handle_kind(handle), status="not_found", is_active=False, next=advice)
@@ -194,15 +209,16 @@ def run_error(run: TaskRun) -> str | None:
 
 def elapsed_s(run: TaskRun) -> int | None:
     """Seconds from the creation of a run to its end, or to now; None if the API gave no usable times."""
-    return _seconds_between(run.created_at, None if run.is_active else run.modified_at)
+    return seconds_between(run.created_at, None if run.is_active else run.modified_at)
 
 
 def group_elapsed_s(group: TaskGroup) -> int | None:
     """Seconds since the creation of a group."""
-    return _seconds_between(group.created_at, None)
+    return seconds_between(group.created_at, None)
 
 
-def _seconds_between(start: str, end: str | None) -> int | None:
+def seconds_between(start: str, end: str | None) -> int | None:
+    """Seconds from one time to another, or to now; None if they are no times."""
     try:
         until = datetime.now(UTC) if end is None else datetime.fromisoformat(end)
         return max(0, round((until - datetime.fromisoformat(start)).total_seconds()))
@@ -235,7 +251,7 @@ def _status_reply(output: GetStatusOutput) -> CallToolResult:
     lines = [_text_line(item) for item in output.items] or ["No runs of this API key are known here."]
     if output.spent_usd_last_hour is not None:
         hour, day = output.spent_usd_last_hour, output.spent_usd_last_day or 0
-        lines.append(f"Spent on tasks: ${hour:.3f} in the last hour, ${day:.3f} in the last day.")
+        lines.append(f"Spent or reserved: ${hour:.3f} in the last hour, ${day:.3f} in the last day.")
     return reply("\n".join(lines), output)
 
 

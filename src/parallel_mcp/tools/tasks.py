@@ -93,6 +93,11 @@ async def create_task(request: CreateTaskArguments, call: Call) -> CallToolResul
     return _created_reply(started)
 
 
+def schema_remarks(warnings: list[str]) -> str:
+    """What could be better about a schema, on lines of their own; empty if nothing could."""
+    return "\n".join(["About output_schema:", *(f"- {warning}" for warning in warnings)]) if warnings else ""
+
+
 @dataclass(frozen=True)
 class Started:
     """A run that a call has started or found."""
@@ -119,7 +124,7 @@ class Started:
     @property
     def remarks(self) -> str:
         """What could be better about the schema, on lines of their own."""
-        return "\n".join(["About output_schema:", *(f"- {warning}" for warning in self.warnings)])
+        return schema_remarks(self.warnings)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from pydantic import Field
 from parallel_mcp.errors import InvalidArguments, UpstreamUnavailable
 from parallel_mcp.render.budget import as_many_as_fit
 from parallel_mcp.render.untrusted import marked, one_line
-from parallel_mcp.tasks.group_cursor import event_id_in
+from parallel_mcp.tasks.event_cursor import event_id_in
 from parallel_mcp.tasks.handles import handle_kind
 from parallel_mcp.tasks.processors import processor_named
 from parallel_mcp.tasks.trace import Message, read_cursor
@@ -59,8 +59,8 @@ class WatchProgressOutput(Output):
     usual_duration: str | None = None
     sources_read: int | None = None
     sources_considered: int | None = None
-    rows: int | None = Field(default=None, description="Of a group: how many runs it has.")
-    counts: dict[str, int] | None = Field(default=None, description="Of a group: runs by status.")
+    rows: int | None = Field(default=None, description="How many runs a group has.")
+    counts: dict[str, int] | None = Field(default=None, description="By status; of FindAll: candidates.")
     cursor: str
     remark: str | None = None
     next: str = Field(description="The next call.")
@@ -92,7 +92,11 @@ async def watch_progress(request: WatchProgressArguments, call: Call) -> CallToo
         case "group":
             return _group_reply(await watch_group(call, request.id, wait_s=wait_s, cursor=request.cursor), request)
         case "findall":
-            raise InvalidArguments("`id` names a FindAll run, which this server cannot watch.")
+            from parallel_mcp.tools.findall_watching import watch_findall_reply
+
+            return await watch_findall_reply(request, call, wait_s=wait_s)
+        case "monitor":
+            raise InvalidArguments("`id` names a monitor, which never ends: get_monitor_events gives what it found.")
 
 
 async def watch_run(
@@ -104,9 +108,9 @@ async def watch_run(
         UpstreamError: The run cannot be read.
     """
     deadline = anyio.current_time() + wait_s
-    watched = await _watched(call, call.watching_run(run_id, cursor), deadline, first_message)
+    watched = await watched_until(call, call.watching_run(run_id, cursor), deadline, first_message)
     if watched is None:
-        with _last_look(deadline):
+        with last_look(deadline):
             known = cursor if read_cursor(cursor) else ""
             run = await call.api.retrieve_run(run_id)
             watched = Watched(RunSnapshot(run=run, new_messages=(), cursor=known, cursor_fits=known == cursor))
@@ -121,9 +125,9 @@ async def watch_group(call: Call, group_id: str, *, wait_s: float, cursor: str =
         UpstreamError: The group cannot be read.
     """
     deadline = anyio.current_time() + wait_s
-    watched = await _watched(call, call.watching_group(group_id, cursor), deadline, "starting")
+    watched = await watched_until(call, call.watching_group(group_id, cursor), deadline, "starting")
     if watched is None:
-        with _last_look(deadline):
+        with last_look(deadline):
             known = cursor if event_id_in(cursor, group_id) else ""
             group = await call.api.retrieve_group(group_id)
             watched = Watched(GroupSnapshot(group=group, new_messages=(), cursor=known, cursor_fits=known == cursor))
@@ -131,13 +135,13 @@ async def watch_group(call: Call, group_id: str, *, wait_s: float, cursor: str =
     return watched
 
 
-async def _watched(
+async def watched_until(
     call: Call,
     watch: AbstractAsyncContextManager[AsyncGenerator[_Snapshot]],
     deadline: float,
     first_message: str,
 ) -> Watched[_Snapshot] | None:
-    """What could be seen by then."""
+    """What could be seen by then; progress is reported meanwhile."""
     last: _Snapshot | None = None
     messages: tuple[Message, ...] = ()
     total = 0
@@ -153,7 +157,7 @@ async def _watched(
 
 
 @contextmanager
-def _last_look(deadline: float) -> Generator[None]:
+def last_look(deadline: float) -> Generator[None]:
     """For a watch that has seen nothing, because it had no time or no stream: its state, in the time that is left."""
     with anyio.CancelScope(deadline=deadline + LAST_LOOK_S) as scope:
         yield
@@ -180,12 +184,12 @@ def _run_reply(watched: Watched[RunSnapshot], request: WatchProgressArguments) -
         sources_read=last.sources_read,
         sources_considered=last.sources_considered,
         cursor=last.cursor,
-        remark=_remark(last),
+        remark=cursor_remark(last),
         next=next_for(run, cursor=last.cursor, timeout_s=request.timeout_s),
-        untrusted_messages=_shown(watched.messages),
+        untrusted_messages=shown_messages(watched.messages),
         untrusted_error=run_error(run),
     )
-    return reply(_watched_text(structured, watched.brought), structured)
+    return reply(watched_text(structured, watched.brought), structured)
 
 
 def _group_reply(watched: Watched[GroupSnapshot], request: WatchProgressArguments) -> CallToolResult:
@@ -200,23 +204,26 @@ def _group_reply(watched: Watched[GroupSnapshot], request: WatchProgressArgument
         rows=group.status.num_task_runs,
         counts=group.status.task_run_status_counts,
         cursor=last.cursor,
-        remark=_remark(last),
+        remark=cursor_remark(last),
         next=next_for_group(group, cursor=last.cursor, timeout_s=request.timeout_s),
-        untrusted_messages=_shown(watched.messages),
+        untrusted_messages=shown_messages(watched.messages),
     )
-    return reply(_watched_text(structured, watched.brought), structured)
+    return reply(watched_text(structured, watched.brought), structured)
 
 
-def _remark(last: Snapshot) -> str | None:
+def cursor_remark(last: Snapshot) -> str | None:
+    """That a cursor counted as none, if it did."""
     return None if last.cursor_fits else "The cursor does not belong to this id, so all messages are given."
 
 
-def _shown(messages: Sequence[Message]) -> list[str]:
+def shown_messages(messages: Sequence[Message]) -> list[str]:
+    """The newest messages, cleaned and cut, as many as fit."""
     newest_first = [one_line(message.text, MAX_MESSAGE_CHARS) for message in reversed(messages)]
     return as_many_as_fit(newest_first, MAX_MESSAGE_BYTES)[::-1]
 
 
-def _watched_text(output: WatchProgressOutput, brought: int) -> str:
+def watched_text(output: WatchProgressOutput, brought: int) -> str:
+    """The text half of a watch that brought so many messages."""
     lines = [f"{output.id}: {', '.join(_facts(output))}.", *([output.remark] if output.remark else [])]
     if output.untrusted_messages:
         left_out = brought - len(output.untrusted_messages)
@@ -230,7 +237,8 @@ def _watched_text(output: WatchProgressOutput, brought: int) -> str:
 def _facts(output: WatchProgressOutput) -> list[str]:
     facts = [output.status + (", the result is ready" if output.result_ready else "")]
     if output.rows is not None:
-        facts += [f"{output.rows} rows", *(f"{count} {status}" for status, count in (output.counts or {}).items())]
+        facts.append(f"{output.rows} rows")
+    facts += [f"{count} {status}" for status, count in (output.counts or {}).items()]
     if output.percent is not None:
         facts.append(f"{output.percent:.0f} %")
     if output.elapsed_s is not None:

@@ -1,0 +1,101 @@
+"""Buying other things than task runs, by the same rules: look into the ledger, reserve, send once, write down."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+from parallel_mcp.errors import OutcomeUnknown, StillCreating
+from parallel_mcp.ledger import Entry, Intent, KeyConflict, Known, New
+from parallel_mcp.tasks.creating import LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome
+
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class Found(Generic[_Made]):
+    """What an earlier purchase made, and whether it is still active, so that an equal request means it."""
+
+    made: _Made
+    is_active: bool
+
+
+@dataclass(frozen=True)
+class Purchase(Generic[_Made]):
+    """Something to be bought: `what` it is in words, how to `send` the order, how to `find` what an equal one made."""
+
+    intent: Intent
+    what: str
+    send: Callable[[], Awaitable[Outcome[_Made]]]
+    find: Callable[[str], Awaitable[Found[_Made]]]
+
+
+@dataclass(frozen=True)
+class Bought(Generic[_Made]):
+    """What there is now, and whether an earlier purchase made it."""
+
+    made: _Made
+    deduplicated: bool
+
+
+def fingerprint(kind: str, request: Mapping[str, Any]) -> str:
+    """A digest of a request: equal requests of a kind, equal fingerprints."""
+    canonical = json.dumps({"kind": kind, **request}, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+async def bought(
+    creator: Creator, purchase: Purchase[_Made], *, force_new: bool = False, price_approved: bool = False
+) -> Bought[_Made]:
+    """Buy something, or give what an earlier, equal purchase made; equal is as in `Creator.create`.
+
+    Raises:
+        ResearchError: As `Creator.create`.
+    """
+    intent = purchase.intent
+    limits = creator.limits(intent.price_usd, price_approved=price_approved)
+    passed_over: frozenset[str] = frozenset()
+    while True:
+        match await creator.begun(intent, limits, passed_over):
+            case New(entry_id=entry_id):
+                return Bought(await creator.send_once(entry_id, purchase.send), deduplicated=False)
+            case Known(entry=entry, by_key=by_key):
+                if by_key or not force_new:
+                    found = await _found(creator, purchase, entry)
+                    if found is None:  # it failed
+                        continue
+                    if by_key or found.is_active:
+                        return Bought(found.made, deduplicated=True)
+                passed_over |= {entry.entry_id}
+            case no:
+                raise creator.refusal(no, intent, limits, purchase.what)
+
+
+async def is_answered(creator: Creator, purchase: Purchase[_Made]) -> bool:
+    """Whether an earlier purchase answers this one, so that nothing will be bought."""
+    match await creator.begun(purchase.intent, NOTHING_NEW, frozenset()):
+        case Known(entry=entry, by_key=False) if entry.state == "created":
+            return (await purchase.find(entry.handle)).is_active
+        case begun:
+            return isinstance(begun, Known | KeyConflict)
+
+
+async def _found(creator: Creator, purchase: Purchase[_Made], entry: Entry) -> Found[_Made] | None:
+    """What an earlier purchase made; None if that turned out to have failed.
+
+    Raises:
+        OutcomeUnknown: Nobody knows whether it made anything.
+    """
+    if made := creator.on_its_way(entry.entry_id):
+        return Found(cast("_Made", await made()), is_active=True)  # equal requests make the same kind of thing
+    settled = await creator.settled_elsewhere(entry)
+    if settled is None or settled.state == "failed":
+        return None
+    if settled.state == "created":
+        return await purchase.find(settled.handle)
+    if settled.state == "intent" and settled.age_s < LONGEST_CREATE_S:
+        raise StillCreating("An equal create is on its way in another process; nothing was sent now")
+    raise OutcomeUnknown("An equal create was sent before, and its outcome is unknown; nothing was sent now")

@@ -1,0 +1,285 @@
+"""Buying FindAll runs, further matches and enrichments, each once.
+
+An extension names the limit to be reached, not the difference, and an enrichment what is to be answered: both can be
+read back from the schema of the run, so repeating them is free, and so is finding out what a lost answer was about.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from parallel_mcp.api.findall_models import (
+    EnrichInput,
+    ExcludedCandidate,
+    FindAllInput,
+    FindAllRun,
+    FindAllSchema,
+    MatchCondition,
+)
+from parallel_mcp.errors import InvalidArguments, OutcomeUnknown, OverBudget, UpstreamError, UpstreamUnreadable
+from parallel_mcp.ledger import Intent
+from parallel_mcp.tasks.buying import Found, Purchase, fingerprint
+from parallel_mcp.tasks.creating import Outcome
+from parallel_mcp.tasks.generators import GENERATORS, USUAL_S, Generator
+from parallel_mcp.tasks.processors import Processor, processor_named
+
+if TYPE_CHECKING:
+    from parallel_mcp.api.client import ParallelApi
+    from parallel_mcp.api.findall import FindAllApi
+
+LEDGER_NAME = "findall {}"  # beside the names of processors in the ledger
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FindAllOrder:
+    """What to search for. Without an entity type and conditions the API derives them from the objective."""
+
+    objective: str
+    generator: Generator
+    match_limit: int
+    entity_type: str = ""
+    conditions: tuple[MatchCondition, ...] = ()
+    excluded: tuple[ExcludedCandidate, ...] = ()
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def price_usd(self) -> float:
+        """The most that it costs."""
+        return self.generator.most_usd(self.match_limit)
+
+    def as_given(self) -> dict[str, Any]:
+        """The order as its caller gave it, to tell equal ones: what the API makes of it may differ each time."""
+        return {
+            "objective": self.objective,
+            "generator": self.generator.name,
+            "match_limit": self.match_limit,
+            "entity_type": self.entity_type,
+            "conditions": [condition.body() for condition in self.conditions],
+            "excluded": [candidate.body() for candidate in self.excluded],
+            "metadata": self.metadata,
+        }
+
+
+@dataclass(frozen=True)
+class StartedFindAll:
+    """A run, and what was ordered, if that was now."""
+
+    run: FindAllRun
+    ordered: FindAllInput | None = None
+
+
+@dataclass(frozen=True)
+class Addition:
+    """What a run is to be given further. Without a purchase it has it already."""
+
+    schema: FindAllSchema
+    price_usd: float = 0
+    most_matches: int = 0
+    purchase: Purchase[FindAllSchema] | None = None
+
+
+def new_findall(
+    api: ParallelApi, order: FindAllOrder, *, owner: str, idempotency_key: str = "", title: str = ""
+) -> Purchase[StartedFindAll]:
+    """A run that searches."""
+    intent = Intent(
+        owner=owner,
+        fingerprint=fingerprint("findall", order.as_given()),
+        idempotency_key=idempotency_key,
+        processor=LEDGER_NAME.format(order.generator.name),
+        price_usd=order.price_usd,
+        lasts_s=USUAL_S,
+        title=title,
+    )
+    what = f"A FindAll run with {order.generator.name} for up to {order.match_limit:,} matches"
+    return Purchase(intent, what, partial(_started, api.findall, order), partial(_found, api.findall))
+
+
+async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owner: str, keep_title: bool) -> Addition:
+    """Further matches, until there are `match_limit` in all.
+
+    Raises:
+        InvalidArguments: The run is a preview.
+        UpstreamError: The run cannot be read, or does not say how many matches it looks for.
+    """
+    schema = await api.findall.schema(findall_id)
+    generator = _generator_of(schema)
+    present = _limit_of(schema)
+    additional = match_limit - present
+    if additional <= 0:
+        return Addition(schema)
+    each_usd = generator.match_usd + sum(_processor_of(name.processor).price_usd for name in schema.enrichments)
+    price_usd = round(additional * each_usd, 6)
+
+    async def send() -> Outcome[FindAllSchema]:
+        async def extend() -> FindAllSchema:
+            return await api.findall.extend(findall_id, additional)
+
+        def shows(now: FindAllSchema) -> bool:
+            return (now.match_limit or 0) >= match_limit
+
+        return Outcome(await _sent_or_seen(extend, shows, api.findall, findall_id), findall_id)
+
+    intent = _addition_intent(schema, {"id": findall_id, "match_limit": match_limit}, price_usd, owner, keep_title)
+    what = f"Up to {additional:,} further matches with {generator.name}"
+    purchase = Purchase(intent, what, send, partial(_schema_found, api.findall))
+    return Addition(schema, price_usd, additional, purchase)
+
+
+async def enrichment(
+    api: ParallelApi, findall_id: str, wanted: EnrichInput, processor: Processor, *, owner: str, keep_title: bool
+) -> Addition:
+    """Further questions about each match; of a run that has ended, about those that there are.
+
+    Raises:
+        InvalidArguments: The run is a preview.
+        UpstreamError: The run cannot be read.
+    """
+    schema = await api.findall.schema(findall_id)
+    _generator_of(schema)
+    if _has_enrichment(schema, wanted):
+        return Addition(schema)
+    run = await api.findall.retrieve(findall_id)
+    most = max(run.matched, _limit_of(schema)) if run.is_active else run.matched
+    price_usd = round(most * processor.price_usd, 6)
+
+    async def send() -> Outcome[FindAllSchema]:
+        async def enrich() -> FindAllSchema:
+            return await api.findall.enrich(findall_id, wanted)
+
+        def shows(now: FindAllSchema) -> bool:
+            return _has_enrichment(now, wanted)
+
+        return Outcome(await _sent_or_seen(enrich, shows, api.findall, findall_id), findall_id)
+
+    intent = _addition_intent(schema, {"id": findall_id, **wanted.body()}, price_usd, owner, keep_title)
+    what = f"Enriching up to {most:,} matches with {processor.name}"
+    purchase = Purchase(intent, what, send, partial(_schema_found, api.findall))
+    return Addition(schema, price_usd, most, purchase)
+
+
+# ---- sending
+
+
+async def _started(api: FindAllApi, order: FindAllOrder) -> Outcome[StartedFindAll]:
+    ordered = await _input_of(api, order)
+    run = await api.create(ordered)
+    return Outcome(StartedFindAll(run, ordered), run.findall_id)
+
+
+async def _input_of(api: FindAllApi, order: FindAllOrder) -> FindAllInput:
+    entity_type, conditions = order.entity_type, order.conditions
+    if not (entity_type and conditions):
+        derived = await api.ingest(order.objective)
+        entity_type = entity_type or derived.entity_type
+        conditions = conditions or tuple(
+            MatchCondition(name=condition.name, description=condition.description)
+            for condition in derived.match_conditions
+        )
+    if not (entity_type and conditions):
+        raise InvalidArguments(
+            "The API could not derive what to search for from `objective`. Give `entity_type` and `match_conditions`."
+        )
+    return FindAllInput(
+        objective=order.objective,
+        entity_type=entity_type,
+        match_conditions=list(conditions),
+        generator=order.generator.name,
+        match_limit=order.match_limit,
+        exclude_list=list(order.excluded) or None,
+        metadata=order.metadata or None,
+    )
+
+
+async def _sent_or_seen(
+    send: Callable[[], Awaitable[FindAllSchema]],
+    shows: Callable[[FindAllSchema], bool],
+    api: FindAllApi,
+    findall_id: str,
+) -> FindAllSchema:
+    """The schema after an addition. If the answer is lost, the run itself may tell that it was carried out."""
+    try:
+        return await send()
+    except OutcomeUnknown:
+        try:
+            schema = await api.schema(findall_id)
+        except UpstreamError as error:
+            logger.info("A FindAll run could not be read back: %s", error)
+        else:
+            if shows(schema):
+                return schema
+        raise
+
+
+# ---- finding what an earlier purchase made
+
+
+async def _found(api: FindAllApi, findall_id: str) -> Found[StartedFindAll]:
+    """A run that is known to exist. One that cannot be read just now counts as active: it is not lost."""
+    try:
+        run = await api.retrieve(findall_id)
+    except UpstreamError as error:
+        logger.info("A known FindAll run could not be read: %s", error)
+        run = FindAllRun(findall_id=findall_id)
+    return Found(StartedFindAll(run), run.is_active)
+
+
+async def _schema_found(api: FindAllApi, findall_id: str) -> Found[FindAllSchema]:
+    """The schema of a run that was added to: an equal addition is the same one, whether or not it shows yet."""
+    return Found(await api.schema(findall_id), is_active=True)
+
+
+# ---- what a run says of itself
+
+
+def _addition_intent(
+    schema: FindAllSchema, request: dict[str, Any], price_usd: float, owner: str, keep_title: bool
+) -> Intent:
+    return Intent(
+        owner=owner,
+        fingerprint=fingerprint("findall addition", request),
+        idempotency_key="",
+        processor=LEDGER_NAME.format(schema.generator),
+        price_usd=price_usd,
+        lasts_s=0,
+        title=schema.objective[:120] if keep_title else "",
+        runs=0,  # it is part of a run that counts already
+    )
+
+
+def _generator_of(schema: FindAllSchema) -> Generator:
+    generator = GENERATORS.get(schema.generator)
+    if generator is None:
+        raise OverBudget(f"The price of the generator {schema.generator} is not known here. Nothing was sent")
+    if generator.name == "preview":
+        raise InvalidArguments(
+            "`id` names a preview, which cannot be extended or enriched: create_findall with generator base, core or "
+            "pro starts a full run."
+        )
+    return generator
+
+
+def _processor_of(name: str) -> Processor:
+    processor = processor_named(name)
+    if processor is None:
+        raise OverBudget(f"The price of the processor {name} is not known here. Nothing was sent")
+    return processor
+
+
+def _limit_of(schema: FindAllSchema) -> int:
+    if schema.match_limit is None:
+        raise UpstreamUnreadable("The API does not say how many matches the run looks for, so nothing was sent")
+    return schema.match_limit
+
+
+def _has_enrichment(schema: FindAllSchema, wanted: EnrichInput) -> bool:
+    return any(
+        known.processor == wanted.processor and known.output_schema.get("json_schema") == wanted.output_schema
+        for known in schema.enrichments
+    )

@@ -1,0 +1,78 @@
+"""Feeds whose stream can be resumed: those of groups and FindAll runs, whose events have ids."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from parallel_mcp.errors import RequestRejected
+from parallel_mcp.tasks.feed import Feed, Pace
+
+_Event = TypeVar("_Event")
+_Told = TypeVar("_Told")
+
+
+@dataclass(frozen=True)
+class Told(Generic[_Told]):
+    """Something worth telling, under the id of the event that told it."""
+
+    event_id: str
+    what: _Told
+
+
+class ResumableFeed(Feed[_Event], Generic[_Event, _Told]):
+    """What is known from the event `after` on ("" is the beginning): a connection begins where the last one ended."""
+
+    says_more_after_the_end = True  # a state is not promised to come after what it counts
+
+    def __init__(self, after: str, pace: Pace) -> None:
+        super().__init__(pace)
+        self.told: list[Told[_Told]] = []
+        self.cursor_was_refused = False
+        self._after = after
+        self._last_event_id = after
+        self._places = {after: 0}  # event id -> how many had been told with it
+        self._known: set[object] = set()
+
+    @abstractmethod
+    def events_after(self, event_id: str) -> AbstractAsyncContextManager[AsyncGenerator[_Event]]:
+        """Open a connection that gives what came after an event; "" is the beginning."""
+
+    def place_after(self, event_id: str) -> int | None:
+        """How many had been told with that event; None if it is not one of this feed."""
+        return self._places.get(event_id)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncGenerator[AsyncGenerator[_Event]]:
+        """Open the stream where the last connection ended."""
+        if not self.is_known:
+            await self.look()  # the stream leaves some of the state out
+        async with AsyncExitStack() as stream:
+            try:
+                events = await stream.enter_async_context(self.events_after(self._last_event_id))
+            except RequestRejected:
+                if not self._last_event_id:
+                    raise
+                self._begin_again()
+                events = await stream.enter_async_context(self.events_after(""))
+            yield events
+
+    def _begin_again(self) -> None:
+        """The API does not know the last event (any more): hear them all, and leave out what is known."""
+        self.cursor_was_refused = self.cursor_was_refused or self._last_event_id == self._after
+        self._last_event_id = ""
+
+    def resume_after(self, event_id: str) -> None:
+        """Let the next connection begin behind this event, if it has an id."""
+        self._last_event_id = event_id or self._last_event_id
+
+    def tell_once(self, event_id: str, what: _Told, sameness: object) -> None:
+        """Tell something, unless its like was told before: after a refused cursor the stream begins again."""
+        if sameness not in self._known:
+            self._known.add(sameness)
+            self.told.append(Told(event_id, what))
+            self.tell_news()
+        self._places.setdefault(event_id, len(self.told))
