@@ -5,7 +5,16 @@ import pytest
 from tests.conftest import Upstream
 from tests.connecting import LEGACY, MODERN, Transport, connected, create, structured, text_of
 
-TOOLS = ["search", "extract", "create_task", "run_task", "get_status", "get_result", "watch_progress"]
+TOOLS = [
+    "search",
+    "extract",
+    "create_task",
+    "run_task",
+    "create_task_group",
+    "get_status",
+    "get_result",
+    "watch_progress",
+]
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
