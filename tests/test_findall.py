@@ -391,6 +391,29 @@ async def test_watch_of_an_ended_run_never_goes_back(upstream: Upstream, client:
     assert (state["status"], state["result_ready"]) == ("completed", True)
 
 
+async def test_candidate_too_long_to_keep_ends_no_watch(upstream: Upstream, client: Client) -> None:
+    """One with megabytes of evidence is left out of the messages; the table has it."""
+    findall_id = await start(client, "latency=10")
+    await watch(client, findall_id)
+    lines: list[str] = []
+    for name, excerpt in (("long", "x" * (1 << 20)), ("large", "x" * 900_000), ("short", "x")):
+        candidate = {"candidate_id": name, "name": name, "url": f"https://{name}.example", "match_status": "matched"}
+        basis = [{"field": "plant", "citations": [{"url": "https://b.example", "excerpts": [excerpt]}]}]
+        event = {"type": "findall.candidate.matched", "event_id": name, "data": {**candidate, "basis": basis}}
+        lines.append(f"data: {json.dumps(event)}\n\n")
+    body, plain = "".join(lines).encode(), {"content-type": "text/event-stream"}
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(path=EVENTS, fault=respond(200, body, plain), times=None))
+        async with connected("memory", proxy.url) as again:
+            state = await watch(again, findall_id)
+
+    assert state["status"] == "completed"
+    assert state["untrusted_messages"] == [
+        "match: large (https://large.example)",
+        "match: short (https://short.example)",
+    ]
+
+
 async def test_stream_that_begins_again_tells_no_match_twice(upstream: Upstream) -> None:
     """The API may forget an event id; then everything comes once more."""
     with faulty(upstream.url) as proxy:
