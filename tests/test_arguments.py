@@ -21,6 +21,14 @@ BAD_HANDLES = {
 }
 
 
+def nested(levels: int) -> dict[str, Any]:
+    """An object in an object, and so on."""
+    value: dict[str, Any] = {"a": 1}
+    for _ in range(levels):
+        value = {"a": value}
+    return value
+
+
 @pytest.mark.parametrize("handle", BAD_HANDLES.values(), ids=BAD_HANDLES.keys())
 async def test_malformed_handle_is_refused_before_any_request(upstream: Upstream, client: Client, handle: str) -> None:
     """It would become part of a path; and its text must not come back to the model."""
@@ -121,40 +129,42 @@ async def test_text_that_looks_like_json_stays_text(upstream: Upstream, client: 
     assert json.loads(upstream.sent("POST", "/v1/tasks/runs")[0])["input"] == text
 
 
-@pytest.mark.parametrize(
-    ("tool", "arguments", "named"),
-    [
-        ("search", {}, "Give `objective`"),
-        ("search", {"search_queries": ["x"] * 6}, "`search_queries`"),
-        ("search", {"objective": "x", "after_date": "31.12.2025"}, "`after_date`: a day written YYYY-MM-DD"),
-        ("extract", {}, "`urls` is required"),
-        ("extract", {"urls": ["ftp://a.example"]}, "http:// or https://"),
-        ("extract", {"urls": ["https://a.example"] * 21}, "`urls`"),
-        ("create_task", {}, "exactly one of `input` (text) and `input_fields`"),
-        ("create_task", {"input": "x", "input_fields": {"a": "b"}}, "exactly one of"),
-        ("create_task", {"input": "x", "processor": "mega"}, "'lite', 'lite-fast'"),
-        ("create_task", {"input": "x", "output": "a", "output_schema": {"type": "object"}}, "not both"),
-        ("create_task", {"input": "x", "output_schema": {"type": "array"}}, "root has type `object`"),
-        ("create_task", {"input": "x", "metadata": {"a_key_that_is_long": "x"}}, "at most 16 characters"),
-        ("create_task", {"input": "x" * 24_990}, "the limit is 25,000"),
-        ("create_task", {"input": "x", "idempotency_key": "a b"}, "at most 64 letters"),
-        ("create_task", {"input": "x", "output_schema": "company name"}, "`output_schema` is an object"),
-        ("create_task", {"input": "x", "previous_interaction_id": "tgrp_1"}, "takes the handle of a run"),
-        ("create_task_group", {}, "exactly one of `rows` (objects), `inputs` (texts) and `csv`"),
-        ("create_task_group", {"inputs": ["a"], "csv": "a\nb"}, "exactly one of"),
-        ("create_task_group", {"inputs": ["a", " "]}, "Row 2 of `inputs` is empty"),
-        ("create_task_group", {"rows": [{}]}, "Row 1 of `rows` is empty"),
-        ("create_task_group", {"inputs": ["a"] * 5_001}, "at most 5,000"),
-        ("create_task_group", {"inputs": ["a", "x" * 24_990]}, "Row 2: "),
-        ("create_task_group", {"inputs": ["a"], "metadata": {"row": "1"}}, "the number of each row"),
-        ("create_task_group", {"inputs": ["a"], "processor": "mega"}, "lite, lite-fast"),
-        ("create_task_group", {"inputs": ["a"], "group_id": "trun_1"}, "`group_id` is the handle of a group"),
-        ("create_task_group", {"csv": "a,b\n1,2\n3"}, "Line 3 of `csv` has 1 cells, and the header 2"),
-        ("watch_progress", {"id": "monitor_1"}, "get_monitor_events gives what it found"),
-        ("get_result", {"id": "monitor_1"}, "get_monitor_events gives what it found"),
-        ("get_status", {"ids": ["../runs"]}, "`ids` is not a handle"),
-    ],
-)
+MISFITS: list[tuple[str, dict[str, Any], str]] = [
+    ("search", {}, "Give `objective`"),
+    ("search", {"search_queries": ["x"] * 6}, "`search_queries`"),
+    ("search", {"objective": "x", "after_date": "31.12.2025"}, "`after_date`: a day written YYYY-MM-DD"),
+    ("extract", {}, "`urls` is required"),
+    ("extract", {"urls": ["ftp://a.example"]}, "http:// or https://"),
+    ("extract", {"urls": ["https://a.example"] * 21}, "`urls`"),
+    ("create_task", {}, "exactly one of `input` (text) and `input_fields`"),
+    ("create_task", {"input": "x", "input_fields": {"a": "b"}}, "exactly one of"),
+    ("create_task", {"input": "x", "processor": "mega"}, "'lite', 'lite-fast'"),
+    ("create_task", {"input": "x", "output": "a", "output_schema": {"type": "object"}}, "not both"),
+    ("create_task", {"input": "x", "output_schema": {"type": "array"}}, "root has type `object`"),
+    ("create_task", {"input": "x", "metadata": {"a_key_that_is_long": "x"}}, "at most 16 characters"),
+    ("create_task", {"input": "x" * 24_990}, "the limit is 25,000"),
+    ("create_task", {"input": "x", "idempotency_key": "a b"}, "at most 64 letters"),
+    ("create_task", {"input": "x", "output_schema": "company name"}, "`output_schema` is an object"),
+    ("create_task", {"input": "x", "previous_interaction_id": "tgrp_1"}, "takes the handle of a run"),
+    ("create_task", {"input_fields": json.dumps(nested(300))}, "nested deeper than 64"),
+    ("create_task_group", {"rows": json.dumps([nested(300)])}, "nested deeper than 64"),
+    ("create_task_group", {}, "exactly one of `rows` (objects), `inputs` (texts) and `csv`"),
+    ("create_task_group", {"inputs": ["a"], "csv": "a\nb"}, "exactly one of"),
+    ("create_task_group", {"inputs": ["a", " "]}, "Row 2 of `inputs` is empty"),
+    ("create_task_group", {"rows": [{}]}, "Row 1 of `rows` is empty"),
+    ("create_task_group", {"inputs": ["a"] * 5_001}, "at most 5,000"),
+    ("create_task_group", {"inputs": ["a", "x" * 24_990]}, "Row 2: "),
+    ("create_task_group", {"inputs": ["a"], "metadata": {"row": "1"}}, "the number of each row"),
+    ("create_task_group", {"inputs": ["a"], "processor": "mega"}, "lite, lite-fast"),
+    ("create_task_group", {"inputs": ["a"], "group_id": "trun_1"}, "`group_id` is the handle of a group"),
+    ("create_task_group", {"csv": "a,b\n1,2\n3"}, "Line 3 of `csv` has 1 cells, and the header 2"),
+    ("watch_progress", {"id": "monitor_1"}, "get_monitor_events gives what it found"),
+    ("get_result", {"id": "monitor_1"}, "get_monitor_events gives what it found"),
+    ("get_status", {"ids": ["../runs"]}, "`ids` is not a handle"),
+]
+
+
+@pytest.mark.parametrize(("tool", "arguments", "named"), MISFITS)
 async def test_argument_that_does_not_fit_is_named_with_what_is_accepted(
     upstream: Upstream, client: Client, tool: str, arguments: dict[str, Any], named: str
 ) -> None:

@@ -510,3 +510,27 @@ async def test_rate_limited_batches_are_sent_again(upstream: Upstream) -> None:
         made = await create_group(client, **group_of(3))
 
     assert made["rows_created"] == upstream.simulator.accepted_runs == 3
+
+
+async def test_rows_are_recognised_however_the_api_gives_their_inputs_back(upstream: Upstream) -> None:
+    """A trimmed text or a rounded number must not make a table look as if it had never been bought."""
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, **GENEROUS) as client:
+            group_id = (await create_group(client, **group_of(3)))["group_id"]
+            async with httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}) as http:
+                path = f"/v1/tasks/groups/{group_id}/runs"
+                listed = (await http.get(path, params={"include_input": "true"})).text
+            altered = listed.replace("Company", "COMPANY")
+            assert altered != listed
+            proxy.add(
+                ScriptedFault(
+                    method="GET",
+                    path=RUNS,
+                    fault=replace_body(altered.encode(), "text/event-stream"),
+                    times=None,
+                )
+            )
+            again = await create_group(client, **group_of(3), group_id=group_id)
+
+    assert (again["status"], again["rows_created"]) == ("existing", 0)
+    assert len(upstream.sent("POST", path)) == 1

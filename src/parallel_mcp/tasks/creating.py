@@ -338,7 +338,7 @@ class Creator:
             self._settling.add(scope)
             for pause_s in SETTLE_AGAIN_S:
                 await anyio.sleep(pause_s)
-                with suppress(LedgerUnavailable):
+                with suppress(Exception):  # also a fault of ours: it must not end the server, nor other creates
                     await self.ledger.settle(entry_id, state, handle, price_usd=price_usd)
                     self._settling.discard(scope)
                     return

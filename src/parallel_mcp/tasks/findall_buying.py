@@ -20,7 +20,14 @@ from parallel_mcp.api.findall_models import (
     FindAllSchema,
     MatchCondition,
 )
-from parallel_mcp.errors import InvalidArguments, OutcomeUnknown, OverBudget, UpstreamError, UpstreamUnreadable
+from parallel_mcp.errors import (
+    InvalidArguments,
+    OutcomeUnknown,
+    OverBudget,
+    StillCreating,
+    UpstreamError,
+    UpstreamUnreadable,
+)
 from parallel_mcp.ledger import Intent
 from parallel_mcp.tasks.buying import Found, Purchase, fingerprint
 from parallel_mcp.tasks.creating import Outcome
@@ -118,6 +125,9 @@ async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owne
     price_usd = round(additional * each_usd, 6)
 
     async def send() -> Outcome[FindAllSchema]:
+        if _limit_of(await api.findall.schema(findall_id)) != present:  # another extension came in between
+            raise StillCreating("The match limit of the run has just been changed; nothing was sent")
+
         async def extend() -> FindAllSchema:
             return await api.findall.extend(findall_id, additional)
 

@@ -31,9 +31,9 @@ from parallel_mcp.errors import (
 )
 from parallel_mcp.ledger import SAME_REQUEST_S, Entry, EntryState, Intent, Known, Limits, New
 from parallel_mcp.tasks.creating import ACTIVE_FACTOR, LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome
-from parallel_mcp.tasks.group_rows import Held, held_by, numbered
+from parallel_mcp.tasks.group_rows import Held, held_by, key_of, numbered
 from parallel_mcp.tasks.processors import Processor, processor_named
-from parallel_mcp.tasks.rows import ROW_LABEL, RowInput, in_words
+from parallel_mcp.tasks.rows import KEY_LABEL, ROW_LABEL, RowInput, in_words
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
@@ -65,9 +65,9 @@ class GroupOrder:
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def run(self, number: int, value: RowInput) -> TaskRunInput:
-        """One row, labelled with its number. The spec is sent once for all."""
-        run = self._run(value)
-        return run.model_copy(update={"metadata": self.metadata | {ROW_LABEL: str(number)}})
+        """One row, labelled with its number and with what its input is. The spec is sent once for all."""
+        labels = {ROW_LABEL: str(number), KEY_LABEL: key_of(value)}
+        return self._run(value).model_copy(update={"metadata": self.metadata | labels})
 
     def _run(self, value: RowInput) -> TaskRunInput:
         return TaskRunInput(

@@ -17,7 +17,7 @@ from pydantic import JsonValue
 
 from parallel_mcp.api.models import ErrorEvent, Event, RunStateEvent, TaskOutput, TaskRun
 from parallel_mcp.errors import RateLimited, UpstreamUnavailable
-from parallel_mcp.tasks.rows import RowInput, row_number
+from parallel_mcp.tasks.rows import KEY_LABEL, RowInput, row_number
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
@@ -43,6 +43,14 @@ class GroupRow:
     def number(self) -> int:
         """Which row it is: by its label, else by its place."""
         return row_number(self.run.metadata) or self.place
+
+    @property
+    def key(self) -> str | None:
+        """What its input is: by its label, since the API might give the input back otherwise than it got it."""
+        label = self.run.metadata.get(KEY_LABEL)
+        if isinstance(label, str) and label:
+            return label
+        return None if self.input is None else key_of(self.input)
 
     @property
     def order(self) -> tuple[int, int]:
@@ -96,7 +104,7 @@ async def held_by(api: ParallelApi, group_id: str) -> list[Held]:
         UpstreamError: It could not be read to its end.
     """
     async with aclosing(rows_of_group(api, group_id)) as rows:
-        return [Held(row.number, None if row.input is None else key_of(row.input)) async for row in rows]
+        return [Held(row.number, row.key) async for row in rows]
 
 
 def key_of(value: object) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import anyio
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.resolve import Elicit
 from pydantic import BaseModel, Field
 
+from parallel_mcp.errors import StillCreating
 from parallel_mcp.settings import Settings, env_name
 from parallel_mcp.tasks.creating import is_dear
 from parallel_mcp.tasks.processors import Processor
@@ -15,6 +17,7 @@ from parallel_mcp.tools.groups import CreateTaskGroupArguments, prepared_group
 from parallel_mcp.tools.tasks import TaskRequest, chosen_processor, intent_of, run_input
 
 MODERN_ERA = "2026-07-28"
+ASKING_S = 10.0  # for knowing whether to ask; the wait of the call itself comes after it
 
 
 class Approval(BaseModel):
@@ -80,7 +83,11 @@ async def _dear_group(request: CreateTaskGroupArguments, call: Call) -> str | No
     creating = prepared_group(request, call).creating
     if not is_dear(len(creating.order.inputs) * processor.price_usd, call.settings):
         return None
-    price_usd = await creating.price_usd()
+    price_usd: float | None = None
+    with anyio.move_on_after(ASKING_S):
+        price_usd = await creating.price_usd()
+    if price_usd is None:
+        raise StillCreating("An equal create is on its way; nothing was sent now")
     rows = round(price_usd / processor.price_usd)
     if not is_dear(price_usd, call.settings):
         return None

@@ -22,6 +22,8 @@ class Arguments(ArgModelBase):
     model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
+MAX_DEPTH = 64
+
 # Names that models use for arguments that are called otherwise here.
 _OTHER_NAMES = {
     "query": ("objective", "input"),
@@ -84,15 +86,33 @@ def refuse_unknown(known: Sequence[str], given: Mapping[str, Any]) -> None:
 
 
 def refuse_unsendable(given: object) -> None:
-    """Half characters and NaN cannot be part of a request; better said now than after a price was reserved.
+    """Half characters, NaN and depths cannot be part of a request; better said now than after a price was reserved.
 
     Raises:
         InvalidArguments: There are some.
     """
+    if _is_deep(given):
+        raise InvalidArguments(f"The arguments are nested deeper than {MAX_DEPTH} levels.")
     try:
         json.dumps(given, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError):
         raise InvalidArguments("The arguments hold characters or numbers that cannot be sent as JSON.") from None
+
+
+def _is_deep(given: object) -> bool:
+    """Whether containers are nested too deeply; level by level, so that no depth is too much to look at."""
+    level = [given]
+    for _ in range(MAX_DEPTH):
+        level = [member for value in level for member in _members(value)]
+        if not level:
+            return False
+    return True
+
+
+def _members(value: object) -> list[object]:
+    if isinstance(value, Mapping):
+        return list(cast("Mapping[str, object]", value).values())
+    return cast("list[object]", value) if isinstance(value, list) else []
 
 
 def _is_absent(model: type[ArgModelBase], name: str, value: Any) -> bool:

@@ -26,6 +26,7 @@ from parallel_mcp.tools.results import read_result
 from parallel_mcp.tools.search import MAX_PAGES, MAX_QUERY_CHARS, MAX_URL_BYTES, first_words
 
 MAX_PAGE_CHARS = 25_000
+_PAGE_OF_RUN = re.compile(r"[\w-]{1,128}#page:[\w-]{1,200}")
 _PAGED_ID = re.compile(r"(?P<id>.*)#page:(?P<cursor>[A-Za-z0-9_-]{1,40})", re.DOTALL)
 
 
@@ -149,7 +150,10 @@ def _paged(document: FetchOutput, text: str, cursor: str, confidentiality: Confi
         page = paging.page_at(start, budget)
         next_id = f"{document.id}#page:{page.next_cursor}" if page.next_cursor else None
         metadata = document.metadata.model_copy(update={"next_id": next_id})
-        more = f"\n(characters {page.start:,} to {page.end:,} of {page.total:,}; fetch {next_id} for the next page)"
+        # An address comes from the web: only the id of a run is repeated in words of ours.
+        named = next_id if next_id and _PAGE_OF_RUN.fullmatch(next_id) else "metadata.next_id"
+        extent = f"characters {page.start:,} to {page.end:,} of {page.total:,}"
+        more = f"\n({extent}; fetch {named} for the next page)"
         shown = marked(page.text) + (more if next_id else "")
         return _same_halves(document.model_copy(update={"text": shown, "metadata": metadata}), confidentiality)
 

@@ -29,7 +29,7 @@ from parallel_mcp.tasks.generators import GENERATORS, LEAST_MATCHES, MOST_MATCHE
 from parallel_mcp.tasks.handles import checked_handle, platform_link
 from parallel_mcp.tasks.processors import ProcessorName
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, task_spec
-from parallel_mcp.tools.approval import Approval, NotAsked, can_be_asked
+from parallel_mcp.tools.approval import MODERN_ERA, Approval, NotAsked, can_be_asked
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import App, Call
 from parallel_mcp.tools.definition import ToolDefinition
@@ -229,8 +229,13 @@ async def cancel_findall(request: CancelFindallArguments, call: Call) -> CallToo
 async def ask_about_findall(
     request: CreateFindallArguments | ExtendFindallArguments | EnrichFindallArguments, context: Context[App]
 ) -> Approval | Elicit[Approval]:
-    """The question, if the price calls for one and the client can be asked; otherwise no approval."""
-    if not can_be_asked(context):
+    """The question, if the price calls for one and the client can be asked; otherwise no approval.
+
+    The price of an addition may change while the user thinks. In the modern era the question is made again with the
+    answer, and must be the same; before it nobody would notice, so the user is not asked.
+    """
+    may_drift = not isinstance(request, CreateFindallArguments)
+    if not can_be_asked(context) or (may_drift and (context.protocol_version or "") < MODERN_ERA):
         return NotAsked()
     call = Call(context.request_context.lifespan_context, context)
     purchase = await _purchase_of(request, call)

@@ -14,7 +14,7 @@ from parallel_mcp.errors import InvalidArguments, OverBudget, StillCreating
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.group_creating import FilledGroup, GroupCreating, GroupOrder
 from parallel_mcp.tasks.handles import handle_kind, platform_link
-from parallel_mcp.tasks.rows import ROW_LABEL, RowInput, in_words, read_rows
+from parallel_mcp.tasks.rows import KEY_LABEL, ROW_LABEL, RowInput, in_words, read_rows
 from parallel_mcp.tasks.specs import metadata, source_policy, task_input, task_spec
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
@@ -101,8 +101,9 @@ def prepared_group(request: CreateTaskGroupArguments, call: Call) -> PreparedGro
             task_input(*(("", value) if isinstance(value, dict) else (value, {})), prepared.spec)
         except InvalidArguments as error:
             raise InvalidArguments(f"Row {number}: {error}") from None
-    if ROW_LABEL in request.metadata:
-        raise InvalidArguments(f"`metadata` cannot have the key `{ROW_LABEL}`: it holds the number of each row.")
+    for label in (ROW_LABEL, KEY_LABEL):
+        if label in request.metadata:
+            raise InvalidArguments(f"`metadata` cannot have the key `{label}`: it holds the number of each row.")
     if request.group_id and handle_kind(request.group_id, "group_id") != "group":
         raise InvalidArguments("`group_id` is the handle of a group (tgrp_…).")
     order = GroupOrder(
