@@ -96,7 +96,7 @@ def serving_http(settings: Settings) -> Generator[str]:
 
 @asynccontextmanager
 async def asked_client(
-    base_url: str, questions: list[str], *, approves: bool, **settings: Any
+    base_url: str, questions: list[str], *, approves: bool, mode: str = MODERN, **settings: Any
 ) -> AsyncGenerator[Client]:
     """A client whose user answers every question in the same way; the questions are noted."""
 
@@ -105,7 +105,7 @@ async def asked_client(
         return ElicitResult(action="accept", content={"approve": approves})
 
     loaded = load_settings({"base_url": base_url, "api_key": KEY, "ledger": "memory", **settings})
-    async with Client(build_server(loaded), mode=MODERN, elicitation_callback=answer) as client:
+    async with Client(build_server(loaded), mode=mode, elicitation_callback=answer) as client:
         yield client
 
 

@@ -13,7 +13,7 @@ from mcp import Client
 from parallel_mcp.api.connections import Timeouts
 from parallel_mcp.simulator import Fault, Simulator, SimulatorConfig, serving
 from tests.conftest import Upstream
-from tests.connecting import asked_client, connected, failure, structured, text_of
+from tests.connecting import LEGACY, asked_client, connected, failure, structured, text_of
 from tests.faults import (
     ScriptedFault,
     close_without_answer,
@@ -479,6 +479,18 @@ async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approve
     prices = ["$2.75", "$1.50", "$1.50"]
     assert len(questions) == 3
     assert all(price in question for price, question in zip(prices, questions, strict=True))
+
+
+async def test_addition_whose_price_could_change_under_the_question_is_refused(upstream: Upstream) -> None:
+    """In the older era the answer would be taken for whatever it costs by then."""
+    questions: list[str] = []
+    dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 5, "metadata": {"sim": "never latency=10"}}
+    async with asked_client(upstream.url, questions, approves=True, mode=LEGACY, toolsets=TOOLSETS) as client:
+        findall_id = structured(await client.call_tool("create_findall", dear))["findall_id"]
+        text = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 15})
+
+    assert "Code: over_budget" in text
+    assert len(questions) == 1
 
 
 async def test_user_is_not_asked_about_what_cannot_be_bought(upstream: Upstream) -> None:

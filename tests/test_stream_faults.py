@@ -291,6 +291,22 @@ async def test_silent_connection_is_replaced_and_steps_it_missed_are_heard() -> 
     assert run.count(RUN_ID) >= 3
 
 
+async def test_run_that_ends_while_its_stream_says_to_wait_is_found_by_the_status() -> None:
+    """Only the stream is overloaded: the status is read meanwhile."""
+    with recorded_run() as run:
+        run.streams(respond(503, headers={"retry-after": "60"}))
+        async with anyio.create_task_group() as following:
+
+            async def follow() -> None:
+                feed = await followed(run.proxy.url, QUICK)
+                assert feed.run is not None
+                assert feed.run.status == "completed"
+
+            following.start_soon(follow)
+            await run.proxy.wait_for(lambda: run.count("/events") == 1 and run.count(RUN_ID) >= 2)
+            run.status = "completed"
+
+
 async def test_question_for_the_status_ends_with_the_connection_whose_silence_it_was_about() -> None:
     """Its answer may take long to come, and the stream may tell the end meanwhile."""
     with recorded_run() as run:
