@@ -21,7 +21,7 @@ from parallel_mcp.server import build_server
 from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Fault
 from tests.conftest import Upstream
-from tests.connecting import KEY, LEGACY, MODERN, connected, failure, structured, text_of
+from tests.connecting import KEY, LEGACY, MODERN, asked_client, connected, failure, structured, text_of
 from tests.faults import (
     FaultyProxy,
     ScriptedFault,
@@ -230,6 +230,31 @@ async def test_dear_group_asks_the_user_for_the_whole_price(upstream: Upstream, 
     (question,) = questions
     assert "60 research tasks, one a row, with core-fast for $1.50 in all" in question
     assert upstream.simulator.accepted_runs == (60 if approve else 0)
+
+
+async def test_repeat_of_a_dear_group_on_its_way_is_answered_in_time_and_asks_nobody(upstream: Upstream) -> None:
+    """What is not known yet is no reason to keep a client waiting until it gives up."""
+    questions: list[str] = []
+    call = group_of(60, processor="core-fast")
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(method="POST", path=RUNS, fault=late(13)))
+        async with (
+            asked_client(proxy.url, questions, approves=True) as client,
+            anyio.create_task_group() as creating,
+        ):
+            creating.start_soon(create_call, client, call)
+            await proxy.wait_for(lambda: any(re.fullmatch(RUNS, r.path) for r in proxy.requests), timeout_s=10)
+            with anyio.fail_after(12.5):
+                text = await failure(client, "create_task_group", call)
+
+    assert "Code: still_creating" in text
+    assert len(questions) == 1
+    assert upstream.simulator.accepted_runs == 60
+
+
+async def create_call(client: Client, call: dict[str, Any]) -> None:
+    """A call whose answer is of no interest."""
+    await client.call_tool("create_task_group", call)
 
 
 async def test_refused_group_costs_nothing_and_says_why(upstream: Upstream) -> None:

@@ -18,7 +18,7 @@ from parallel_mcp.api.findall_models import (
     SchemaEvent,
 )
 from parallel_mcp.errors import UpstreamError
-from parallel_mcp.tasks.event_cursor import event_cursor, event_id_in
+from parallel_mcp.tasks.event_cursor import event_id_in
 from parallel_mcp.tasks.feed import Pace
 from parallel_mcp.tasks.resumable_feed import ResumableFeed
 from parallel_mcp.tasks.trace import KEPT_CHARS, Message
@@ -150,26 +150,16 @@ async def match_limit(api: FindAllApi, findall_id: str) -> int | None:
 
 
 async def _snapshots(feed: FindAllFeed, after: str, cursor: str, *, fits: bool) -> AsyncGenerator[FindAllSnapshot]:
-    place = feed.place_after(after) or 0
-    while True:
-        changed, ended = feed.changed, feed.ended
-        if feed.failure is not None:
-            raise feed.failure
-        if feed.run is not None:
-            new = feed.told[place:]
-            place += len(new)
-            if new:
-                cursor = event_cursor(feed.findall_id, new[-1].event_id) or cursor
+    async with aclosing(feed.news(feed.findall_id, after, cursor, fits=fits)) as news:
+        async for one in news:
+            assert feed.run is not None  # there is no news of what is not known
             yield FindAllSnapshot(
                 run=feed.run,
                 match_limit=feed.match_limit,
-                new_messages=tuple(match.what for match in new),
-                cursor=cursor,
-                cursor_fits=fits and not (after and feed.cursor_was_refused),
+                new_messages=one.told,
+                cursor=one.cursor,
+                cursor_fits=one.cursor_fits,
             )
-        if ended:
-            return
-        await changed.wait()
 
 
 def _message(candidate: Candidate) -> Message:

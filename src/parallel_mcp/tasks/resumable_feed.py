@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from parallel_mcp.errors import RequestRejected
+from parallel_mcp.tasks.event_cursor import event_cursor
 from parallel_mcp.tasks.feed import Feed, Pace
 
 _Event = TypeVar("_Event")
@@ -21,6 +22,15 @@ class Told(Generic[_Told]):
 
     event_id: str
     what: _Told
+
+
+@dataclass(frozen=True)
+class News(Generic[_Told]):
+    """What a watcher has not been given yet, and the cursor behind it."""
+
+    told: tuple[_Told, ...]
+    cursor: str
+    cursor_fits: bool
 
 
 class ResumableFeed(Feed[_Event], Generic[_Event, _Told]):
@@ -44,6 +54,26 @@ class ResumableFeed(Feed[_Event], Generic[_Event, _Told]):
     def place_after(self, event_id: str) -> int | None:
         """How many had been told with that event; None if it is not one of this feed."""
         return self._places.get(event_id)
+
+    async def news(self, handle: str, after: str, cursor: str, *, fits: bool) -> AsyncGenerator[News[_Told]]:
+        """The present state once it is known, and each change, until the end; what was told up to `after` is left out.
+
+        Iterating raises `UpstreamError` when nothing can be read at all.
+        """
+        place = self.place_after(after) or 0
+        while True:
+            changed, ended = self.changed, self.ended
+            if self.failure is not None:
+                raise self.failure
+            if self.is_known:
+                new = self.told[place:]
+                place += len(new)
+                cursor = (event_cursor(handle, new[-1].event_id) if new else None) or cursor
+                told = tuple(one.what for one in new)
+                yield News(told, cursor, fits and not (after and self.cursor_was_refused))
+            if ended:
+                return
+            await changed.wait()
 
     @asynccontextmanager
     async def connect(self) -> AsyncGenerator[AsyncGenerator[_Event]]:

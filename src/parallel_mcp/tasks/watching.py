@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from parallel_mcp.api.models import TaskGroup, TaskRun
-from parallel_mcp.tasks.event_cursor import event_cursor, event_id_in
+from parallel_mcp.tasks.event_cursor import event_id_in
 from parallel_mcp.tasks.feeds import Feeds
 from parallel_mcp.tasks.group_feed import GroupFeed
 from parallel_mcp.tasks.rows import row_number
@@ -166,25 +166,11 @@ async def _run_snapshots(feed: RunFeed, start: Cursor, cursor: str, *, fits: boo
 
 
 async def _group_snapshots(feed: GroupFeed, after: str, cursor: str, *, fits: bool) -> AsyncGenerator[GroupSnapshot]:
-    place = feed.place_after(after) or 0
-    while True:
-        changed, ended = feed.changed, feed.ended
-        if feed.failure is not None:
-            raise feed.failure
-        new = feed.told[place:]
-        place += len(new)
-        if new:
-            cursor = event_cursor(feed.group_id, new[-1].event_id) or cursor
-        if feed.group is not None:
-            yield GroupSnapshot(
-                group=feed.group,
-                new_messages=tuple(_row_message(row.what) for row in new),
-                cursor=cursor,
-                cursor_fits=fits and not (after and feed.cursor_was_refused),
-            )
-        if ended:
-            return
-        await changed.wait()
+    async with aclosing(feed.news(feed.group_id, after, cursor, fits=fits)) as news:
+        async for one in news:
+            assert feed.group is not None  # there is no news of what is not known
+            messages = tuple(map(_row_message, one.told))
+            yield GroupSnapshot(group=feed.group, new_messages=messages, cursor=one.cursor, cursor_fits=one.cursor_fits)
 
 
 def _row_message(run: TaskRun) -> Message:
