@@ -14,7 +14,7 @@ LAYERS = [
     {"listeners"},
     {"prompts", "resources"},
     {"tools"},
-    {"tasks", "render"},
+    {"tasks", "render", "extensions"},
     {"api", "ledger"},
     {"settings"},
     {"errors"},

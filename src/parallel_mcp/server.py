@@ -32,6 +32,7 @@ from pydantic import AnyUrl
 
 from parallel_mcp import __version__
 from parallel_mcp.errors import InvalidArguments, NotFound, ResearchError, SettingsError
+from parallel_mcp.extensions.tasks import TasksExtension
 from parallel_mcp.ledger.choice import chosen_ledger
 from parallel_mcp.prompts import chosen_prompts
 from parallel_mcp.prompts.completions import completions
@@ -43,7 +44,9 @@ from parallel_mcp.tasks.creating import FINISH_S, creating
 from parallel_mcp.tasks.feeds import sharing_feeds
 from parallel_mcp.tasks.processors import processor_named
 from parallel_mcp.tools import chosen_tools
-from parallel_mcp.tools.call import App, Call
+from parallel_mcp.tools.call import App, Call, call_of
+from parallel_mcp.tools.reply import failed
+from parallel_mcp.tools.runs_as_tasks import RunsAsTasks
 
 if TYPE_CHECKING:
     from parallel_mcp.api.connections import Timeouts
@@ -106,13 +109,13 @@ class ParallelServer(MCPServer[App]):
         try:
             return await super().call_tool(name, arguments, context)
         except ToolError as failure:
-            text = self._failure_text(name, failure)
+            cause = failure.__cause__
+            if isinstance(cause, ResearchError):
+                return failed(cause)
+            text = self._fault_text(name, cause)
             return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 
-    def _failure_text(self, name: str, failure: ToolError) -> str:
-        cause = failure.__cause__
-        if isinstance(cause, ResearchError):
-            return error_text(cause)
+    def _fault_text(self, name: str, cause: BaseException | None) -> str:
         if cause is None:  # the SDK's own: no such tool
             names = ", ".join(tool.name for tool in self._tool_manager.list_tools())
             return f"There is no such tool. The tools are: {names}."
@@ -125,8 +128,7 @@ class ParallelServer(MCPServer[App]):
 
     async def _complete(self, ctx: ServerRequestContext[App], params: CompleteRequestParams) -> CompleteResult:
         """Offer values for an argument of a prompt or of a resource address."""
-        context = Context[App](request_context=ctx, mcp_server=self)
-        return await completions(params.argument.name, params.argument.value, Call(ctx.lifespan_context, context))
+        return await completions(params.argument.name, params.argument.value, call_of(ctx))
 
     async def list_resources(self) -> list[Resource]:
         """The resources with a fixed address."""
@@ -229,6 +231,7 @@ def build_server(
         tools=[definition.tool() for definition in chosen_tools(settings)],
         offered_resources=chosen_resources(settings),
         specs=specs,
+        extensions=[TasksExtension(RunsAsTasks(specs))] if settings.profile == "research" else [],
         lifespan=lifespan,
         log_level="WARNING",
         subscriptions=False,  # the SDK's own would also promise changes of prompts and resources; see `listeners`

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from mcp.server.mcpserver import Context
 
 from parallel_mcp.errors import MissingKey
+from parallel_mcp.extensions.tasks import takes_tasks
 from parallel_mcp.render.key_help import key_help
 from parallel_mcp.settings import Settings, checked_key
 from parallel_mcp.tasks.creating import Creator, owner_of
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from mcp.server.context import ServerRequestContext
     from mcp.server.session import ServerSession
     from pydantic import SecretStr
 
@@ -107,6 +109,11 @@ class Call:
             raise MissingKey(key_help(self.client_name))
         return key
 
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether the client takes a task for an answer, and will come back for its result."""
+        return takes_tasks(self.ctx.protocol_version, self.ctx.client_capabilities)
+
     def watching_run(self, run_id: str, cursor: str) -> AbstractAsyncContextManager[AsyncGenerator[RunSnapshot]]:
         """Watch a run of the caller; see `tasks.watching`."""
         return watching_run(self.app.feeds, self.api, self.owner, run_id, cursor)
@@ -135,6 +142,11 @@ class Call:
         """Let the ledger know if a FindAll run was seen to have ended."""
         if not run.is_active:
             await self.app.creator.note_end(self.owner, run.findall_id)
+
+
+def call_of(ctx: ServerRequestContext[App]) -> Call:
+    """A call of another method than `tools/call`."""
+    return Call(ctx.lifespan_context, Context[App](request_context=ctx))
 
 
 def key_in(headers: Mapping[str, str]) -> SecretStr | None:

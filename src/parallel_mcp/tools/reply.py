@@ -7,7 +7,9 @@ from typing import Any, Literal, cast
 from mcp.types import CallToolResult, TextContent
 from pydantic import BaseModel, ConfigDict
 
+from parallel_mcp.errors import ResearchError
 from parallel_mcp.render.budget import MAX_RESULT_BYTES
+from parallel_mcp.render.errors import error_text
 
 Confidentiality = Literal["public", "private"]
 
@@ -29,6 +31,11 @@ def reply(text: str, structured: Output, *, confidentiality: Confidentiality = "
         structured_content=content,
         _meta=origin(confidentiality) if _holds_untrusted(content) else None,
     )
+
+
+def failed(error: ResearchError) -> CallToolResult:
+    """A tool error that a model can act on. It has no typed content, which several clients would reject."""
+    return CallToolResult(content=[TextContent(type="text", text=error_text(error))], is_error=True)
 
 
 def origin(confidentiality: Confidentiality) -> dict[str, Any]:

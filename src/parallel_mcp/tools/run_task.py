@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import anyio
 from mcp.types import CallToolResult
 from pydantic import Field
@@ -18,6 +20,7 @@ from parallel_mcp.tools.results import (
     result_of,
     result_within,
 )
+from parallel_mcp.tools.task_states import started_task
 from parallel_mcp.tools.tasks import Started, TaskRequest, start
 from parallel_mcp.tools.waiting import allowed_wait_s
 from parallel_mcp.tools.watching import LAST_LOOK_S
@@ -32,8 +35,10 @@ class RunTaskArguments(TaskRequest):
 class RunTaskOutput(GetResultOutput):
     """Structured half of `run_task`."""
 
-    price_usd: float = Field(description="What this call cost; 0 if the run existed already.")
-    deduplicated: bool = Field(description="True: an equal run existed and was returned; nothing was created.")
+    price_usd: float | None = Field(default=None, description="What this call cost; 0 if the run existed already.")
+    deduplicated: bool | None = Field(
+        default=None, description="True: an equal run existed and was returned; nothing was created."
+    )
     warnings: list[str] | None = Field(default=None, description="What could be better about output_schema.")
 
 
@@ -45,10 +50,22 @@ async def run_task(request: RunTaskArguments, call: Call) -> CallToolResult:
     """
     deadline = anyio.current_time() + allowed_wait_s(request.timeout_s, call)
     started = await start(request, call, by=deadline + LAST_LOOK_S)
+    if call.takes_tasks and started.run.is_active:
+        return started_task(started)
     answer = await answer_by(deadline, started.run, call)
     remarks = [started.remarks] if started.warnings else []
     structured = output_of(started, answer, started.warnings)
     return reply("\n".join([started.headline, *remarks, answer.text]), structured)
+
+
+def finished_reply(answer: ResultAnswer) -> CallToolResult:
+    """The answer about a run that an earlier call has started."""
+    return reply(answer.text, finished_output(answer))
+
+
+def finished_output(answer: ResultAnswer, warnings: Sequence[str] = ()) -> RunTaskOutput:
+    """Its structured half, without the price: what that call was charged is not known here any more."""
+    return RunTaskOutput(**answer.structured.model_dump(), warnings=list(warnings) or None)
 
 
 def output_of(started: Started, answer: ResultAnswer, warnings: list[str]) -> RunTaskOutput:

@@ -22,7 +22,7 @@ from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import JsonValue
 
-from parallel_mcp.api.models import TaskRunInput
+from parallel_mcp.api.models import TaskRun, TaskRunInput
 from parallel_mcp.ledger import Intent
 from parallel_mcp.render.untrusted import one_line
 from parallel_mcp.settings import Settings
@@ -36,14 +36,17 @@ from parallel_mcp.tools.call import App, Call
 from parallel_mcp.tools.definition import PUBLISHED
 from parallel_mcp.tools.reply import reply
 from parallel_mcp.tools.results import ResultAnswer
-from parallel_mcp.tools.run_task import answer_by, output_of
+from parallel_mcp.tools.run_task import answer_by, finished_output, output_of
 from parallel_mcp.tools.spec_arguments import fits, read_spec_arguments
+from parallel_mcp.tools.task_states import started_task
 from parallel_mcp.tools.tasks import MAX_TITLE_CHARS, PreparedRun, Started, start_prepared
 from parallel_mcp.tools.waiting import allowed_wait_s
 from parallel_mcp.tools.watching import LAST_LOOK_S
 
 LOOK_EVERY_S = 1.0
 MAX_DESCRIPTION_CHARS = 1_000
+TOOL_LABEL = "mcp_tool"
+"""In the metadata of a run: the tool that started it, so that any process can give its result in that tool's form."""
 _MISFIT = "The result does not fit the output schema of this tool, so it is given as text."
 
 _Value = TypeVar("_Value")
@@ -61,6 +64,7 @@ class SpecTools:
         self._directory = directory
         self._settings = settings
         self._loaded: tuple[object, ...] = ()
+        self._specs: dict[str, Spec] = {}
 
     def load(self) -> list[Tool]:
         """Read the directory; never raises."""
@@ -73,7 +77,13 @@ class SpecTools:
                 logger.warning("The task spec %s is left out: %s", report.file, "; ".join(report.errors))
             for warning in report.warnings:
                 logger.info("The task spec %s could be better: %s", report.file, warning)
-        return [spec_tool(report.spec) for report in reports if report.spec is not None]
+        self._specs = {report.spec.name: report.spec for report in reports if report.spec is not None}
+        return list(map(spec_tool, self._specs.values()))
+
+    def finished_reply(self, run: TaskRun, answer: ResultAnswer) -> CallToolResult | None:
+        """The answer about a finished run as its tool gives it; None if no spec that is there now has started it."""
+        spec = self._specs.get(str(run.metadata.get(TOOL_LABEL)))
+        return finished_spec_reply(spec, answer) if spec else None
 
     async def changes(self) -> AsyncGenerator[list[Tool]]:
         """The tools anew whenever a file has changed, and has then been left alone for a second: it may be half
@@ -122,6 +132,7 @@ class SpecRequest:
             input=task_input("", self.input, task_spec),
             task_spec=task_spec,
             source_policy=self.spec.sources,
+            metadata={TOOL_LABEL: self.spec.name},
             enable_events=True,
         )
 
@@ -211,8 +222,16 @@ async def run_spec(request: SpecRequest, call: Call) -> CallToolResult:
     started = await start_prepared(
         prepared, request.intent(call), request.spec.processor, call, by=deadline + LAST_LOOK_S
     )
+    if call.takes_tasks and started.run.is_active:
+        return started_task(started)
     answer, remarks = _fitted(await answer_by(deadline, started.run, call), request.spec)
     return reply("\n".join([_headline(started), *remarks, answer.text]), output_of(started, answer, remarks))
+
+
+def finished_spec_reply(spec: Spec, answer: ResultAnswer) -> CallToolResult:
+    """The answer about a run that an earlier call of the tool has started."""
+    answer, remarks = _fitted(answer, spec)
+    return reply("\n".join([*remarks, answer.text]), finished_output(answer, remarks))
 
 
 def _headline(started: Started) -> str:
