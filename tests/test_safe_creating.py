@@ -323,12 +323,12 @@ async def test_fifty_creates_at_once_cannot_overshoot_the_budget(upstream: Upstr
 async def test_no_more_runs_than_allowed_are_active_at_once(upstream: Upstream) -> None:
     """A place is free again when a run was seen to have ended."""
     async with connected("memory", upstream.url, max_active_runs=2) as client:
-        first = await create(client, "never", input="a")
-        await create(client, "never", input="b")
-        text = await failure(client, "create_task", {"input": "c"})
+        first = await create(client, "never", input="Acme")
+        await create(client, "never", input="Borealis")
+        text = await failure(client, "create_task", {"input": "Cobalt"})
         upstream.simulator.finish(first)
         await client.call_tool("watch_progress", {"id": first})
-        await create(client, "never", input="c")
+        await create(client, "never", input="Cobalt")
 
     assert "PARALLEL_MCP_MAX_ACTIVE_RUNS" in text
     assert upstream.simulator.accepted_runs == 3

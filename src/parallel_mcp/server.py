@@ -1,5 +1,6 @@
 """Settings in, a ready server out."""
 
+import hashlib
 import logging
 import sys
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -13,7 +14,7 @@ from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.server.lowlevel.server import NotificationOptions
-from mcp.server.mcpserver import Context
+from mcp.server.mcpserver import Context, RequestStateSecurity
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError, UnexpectedResourceError
 from mcp.server.mcpserver.tools import Tool, ToolManager
 from mcp.shared._stream_protocols import ReadStream, WriteStream
@@ -31,7 +32,7 @@ from mcp.types import (
 from pydantic import AnyUrl
 
 from parallel_mcp import __version__
-from parallel_mcp.errors import InvalidArguments, NotFound, ResearchError, SettingsError
+from parallel_mcp.errors import InvalidArguments, MissingKey, NotFound, ResearchError, SettingsError
 from parallel_mcp.extensions.tasks import TasksExtension
 from parallel_mcp.ledger.choice import chosen_ledger
 from parallel_mcp.prompts import chosen_prompts
@@ -231,6 +232,7 @@ def build_server(
         tools=[definition.tool() for definition in chosen_tools(settings)],
         offered_resources=chosen_resources(settings),
         specs=specs,
+        request_state_security=_request_state_security(settings),
         extensions=[TasksExtension(RunsAsTasks(specs))] if settings.profile == "research" else [],
         lifespan=lifespan,
         log_level="WARNING",
@@ -240,6 +242,24 @@ def build_server(
     for prompt in chosen_prompts(settings):
         server.add_prompt(prompt)
     return server
+
+
+def _request_state_security(settings: Settings) -> RequestStateSecurity:
+    """What a client brings back with the user's answer is sealed for the caller, with a key that replicas share.
+
+    It is made of what they have in common, since every replica must accept what another has asked. That it may be
+    guessed where no key or ledger address is secret does no harm: the state says only what the client may say anyway.
+    """
+    api_key = settings.api_key.get_secret_value() if settings.api_key else ""
+    shared = "\0".join(("request-state", settings.base_url, settings.ledger, api_key))
+    return RequestStateSecurity(keys=[hashlib.sha256(shared.encode()).digest()], bind_principal=_principal)
+
+
+def _principal(ctx: ServerRequestContext[App]) -> str | None:
+    try:
+        return call_of(ctx).owner
+    except MissingKey:
+        return None
 
 
 def _chosen_specs(settings: Settings) -> "SpecTools | None":

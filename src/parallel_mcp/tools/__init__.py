@@ -14,9 +14,17 @@ from parallel_mcp.tools.watching import WatchProgressArguments, WatchProgressOut
 CORE_TOOLS = [
     ToolDefinition(search, "Search the web", SearchArguments, SearchOutput, reads_web=True),
     ToolDefinition(extract, "Read web pages", ExtractArguments, ExtractOutput, reads_web=True),
-    ToolDefinition(create_task, "Start a research task", CreateTaskArguments, CreateTaskOutput, creates=True),
     ToolDefinition(
-        run_task, "Research and wait", RunTaskArguments, RunTaskOutput, creates=True, parameters_of=TaskRequest
+        create_task, "Start a research task", CreateTaskArguments, CreateTaskOutput, creates=True, needs_input=True
+    ),
+    ToolDefinition(
+        run_task,
+        "Research and wait",
+        RunTaskArguments,
+        RunTaskOutput,
+        creates=True,
+        needs_input=True,
+        parameters_of=TaskRequest,
     ),
     ToolDefinition(
         create_task_group,

@@ -18,7 +18,9 @@ from pydantic import BaseModel
 from parallel_mcp.tools.approval import Approval, approval_of, ask_for_approval
 from parallel_mcp.tools.arguments import Arguments, read_arguments
 from parallel_mcp.tools.call import App, Call
+from parallel_mcp.tools.missing_input import AnswerAboutInput, ask_for_approval_then, with_input
 from parallel_mcp.tools.schemas import published_schema
+from parallel_mcp.tools.tasks import TaskRequest
 
 PUBLISHED = Path(__file__).parent / "published"
 
@@ -43,6 +45,7 @@ class ToolDefinition:
     parameters_of: type[Arguments] | None = None  # of the tool that tells about parameters of these names
     cancels: bool = False
     asking: AsksForApproval = ask_for_approval
+    needs_input: bool = False  # which the user is asked for if it is missing
     folder: str = ""
     """Where its published definition is, for tools of a profile that share names with others."""
 
@@ -58,7 +61,7 @@ class ToolDefinition:
         Its schemas are read from the file that a test compares with the models: making them at each start would take
         as long as all the rest of this package.
         """
-        function = self._asking_first() if self.creates else self._directly()
+        function = self._function()
         resolved = find_resolved_parameters(function)
         published = json.loads((PUBLISHED / self.folder / f"{self.run.__name__}.json").read_text(encoding="utf-8"))
         return Tool(
@@ -80,6 +83,11 @@ class ToolDefinition:
             ),
         )
 
+    def _function(self) -> Callable[..., Awaitable[CallToolResult]]:
+        if self.needs_input:
+            return self._asking_for_input_first()
+        return self._asking_first() if self.creates else self._directly()
+
     def _directly(self) -> Callable[..., Awaitable[CallToolResult]]:
         async def call(request: Arguments, context: Context[App]) -> CallToolResult:
             return await self.run(request, Call(context.request_context.lifespan_context, context))
@@ -96,6 +104,20 @@ class ToolDefinition:
         ) -> CallToolResult:
             app = context.request_context.lifespan_context
             return await self.run(request, Call(app, context, approval_of(answer)))
+
+        return call
+
+    def _asking_for_input_first(self) -> Callable[..., Awaitable[CallToolResult]]:
+        """As `_asking_first`, after the user was asked what to research, where that is needed and possible."""
+
+        async def call(
+            request: TaskRequest,
+            context: Context[App],
+            told: AnswerAboutInput,
+            answer: Annotated[ElicitationResult[Approval], Resolve(ask_for_approval_then)],
+        ) -> CallToolResult:
+            app = context.request_context.lifespan_context
+            return await self.run(with_input(request, told), Call(app, context, approval_of(answer)))
 
         return call
 

@@ -135,6 +135,25 @@ class PreparedRun:
     warnings: list[str]
 
 
+# Words that say that something is wanted, and not what. Of other languages none is known, so nothing is refused.
+_WISHES = (
+    "a about an any anything deep do find for help i info information is it me more need now on out please query "
+    "question report research run search some something start task test that the this to topic want"
+)
+_EMPTY_WORDS = frozenset(_WISHES.split())
+
+
+def says_nothing(request: TaskRequest) -> bool:
+    """Whether a request leaves open what to research: its input is empty, or made of words such as "do research".
+
+    One that says more elsewhere (fields, the wished output, an earlier run to build on) is never taken for that.
+    """
+    if request.input_fields or request.output or request.output_schema or request.previous_interaction_id:
+        return False
+    words = re.findall(r"\w+", request.input.lower())
+    return all(word in _EMPTY_WORDS for word in words)
+
+
 async def start(request: TaskRequest, call: Call, *, by: float) -> Started:
     """Create the run that a request asks for, or find the one that an equal request made.
 
@@ -142,6 +161,8 @@ async def start(request: TaskRequest, call: Call, *, by: float) -> Started:
         StillCreating: The create was not answered by then; it goes on.
         ResearchError: See `Creator.create`, `run_input`.
     """
+    if says_nothing(request) and request.input.strip():
+        raise InvalidArguments("`input` does not say what to research: name the question, the subject and the period")
     processor = chosen_processor(request, call.settings)
     prepared = run_input(request, processor)
     intent = intent_of(request, prepared.run, processor, call)
