@@ -7,6 +7,7 @@ import anyio
 from mcp import Client
 from mcp.client import ClaimContext, ClientExtension, ResultClaim
 from mcp.types import CallToolResult, Request, RequestParams, Result
+from pydantic import SerializeAsAny
 
 TASKS = "io.modelcontextprotocol/tasks"
 
@@ -14,7 +15,6 @@ TASKS = "io.modelcontextprotocol/tasks"
 class TaskState(Result):
     """What `tasks/get` and the answer that creates a task say."""
 
-    result_type: str | None = None
     task_id: str
     status: str
     status_message: str = ""
@@ -48,7 +48,7 @@ class TaskRequest(Request[TaskParams, str]):
     """Any request about a task; over HTTP its id is named in a header as well."""
 
     method: str
-    params: TaskParams
+    params: SerializeAsAny[TaskParams]
     name_param = "taskId"
 
 

@@ -236,6 +236,7 @@ async def test_repeat_of_a_dear_group_on_its_way_is_answered_in_time_and_asks_no
     """What is not known yet is no reason to keep a client waiting until it gives up."""
     questions: list[str] = []
     call = group_of(60, processor="core-fast")
+    text = ""
     with faulty(upstream.url) as proxy:
         proxy.add(ScriptedFault(method="POST", path=RUNS, fault=late(13)))
         async with (

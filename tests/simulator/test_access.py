@@ -170,3 +170,19 @@ async def test_strict_beta_wants_the_header_of_each_feature(member: str, value: 
 
     assert (without.status_code, with_it.status_code) == (422, 202)
     assert beta in without.text
+
+
+async def test_what_another_key_made_does_not_exist() -> None:
+    async with connected() as api:
+        run = await api.create(sim="never")
+        group = await api.post("/v1/tasks/groups")
+        paths = [
+            *(f"/v1/tasks/runs/{run['run_id']}{part}" for part in ("", "/input", "/result", "/events")),
+            *(f"/v1/tasks/groups/{group['taskgroup_id']}{part}" for part in ("", "/runs", "/events")),
+        ]
+        answers = [await api.http.get(path, headers={"x-api-key": "another-key"}) for path in paths]
+        add = f"/v1/tasks/groups/{group['taskgroup_id']}/runs"
+        added = await api.http.post(add, json={"inputs": [RUN]}, headers={"x-api-key": "another-key"})
+
+    assert {answer.status_code for answer in [*answers, added]} == {404}
+    assert api.simulator.accepted_runs == 1

@@ -39,7 +39,7 @@ class GroupRoutes:
 
     async def create(self, request: Request) -> Response:
         body, _ = read_body(await request.body(), CreateGroupRequest)
-        group = self.groups.create(body.metadata)
+        group = self.groups.create(self.answering.caller(request), body.metadata)
         return self.answering.json(group.as_object())
 
     async def retrieve(self, request: Request) -> Response:
@@ -58,7 +58,7 @@ class GroupRoutes:
 
         group.settle()
         run_cursor, event_cursor = group.last_run_id, group.last_event_id
-        runs = self.runs.create_all(_run_requests(body, submitted), betas, group.taskgroup_id)
+        runs = self.runs.create_all(group.owner, _run_requests(body, submitted), betas, group.taskgroup_id)
         group.add(runs)
         answer: JsonObject = {
             "status": group.status(refresh=refresh),
@@ -90,13 +90,13 @@ class GroupRoutes:
 
     async def retrieve_run(self, request: Request) -> Response:
         """An unknown group is answered like an unknown run: the route documents no other 404."""
-        run = self.runs.get(request.path_params["run_id"])
+        run = self.runs.get(self.answering.caller(request), request.path_params["run_id"])
         if run.taskgroup_id != request.path_params["taskgroup_id"]:
             raise Refused(404, RUN_NOT_FOUND)
         return self.answering.json(run.as_object(self.clock.now()))
 
     def _group(self, request: Request) -> Group:
-        return self.groups.get(request.path_params["taskgroup_id"])
+        return self.groups.get(self.answering.caller(request), request.path_params["taskgroup_id"])
 
     def _stream(self, events: AsyncGenerator[JsonObject]) -> Response:
         blocks = (encode(self.answering.styled(event)) async for event in events)

@@ -36,7 +36,8 @@ class Group:
     is noticed (checklist 30).
     """
 
-    def __init__(self, taskgroup_id: str, metadata: Json, clock: Clock) -> None:
+    def __init__(self, owner: str, taskgroup_id: str, metadata: Json, clock: Clock) -> None:
+        self.owner = owner
         self.taskgroup_id = taskgroup_id
         self.changes = Changes()
         self.runs: list[Run] = []
@@ -175,20 +176,21 @@ class Groups:
         self._identities = identities
         self._groups: dict[str, Group] = {}
 
-    def create(self, metadata: Json) -> Group:
-        group = Group(self._identities.new("tgrp_", 48), metadata, self._clock)
+    def create(self, owner: str, metadata: Json) -> Group:
+        group = Group(owner, self._identities.new("tgrp_", 48), metadata, self._clock)
         self._groups[group.taskgroup_id] = group
         return group
 
-    def get(self, taskgroup_id: str) -> Group:
-        """Return a group.
+    def get(self, owner: str, taskgroup_id: str) -> Group:
+        """Return a group of this owner.
 
         Raises:
-            Refused: 404, there is none with this id.
+            Refused: 404, there is none with this id, or it is somebody else's.
         """
-        if taskgroup_id not in self._groups:
+        group = self._groups.get(taskgroup_id)
+        if group is None or group.owner != owner:
             raise Refused(404, GROUP_NOT_FOUND)
-        return self._groups[taskgroup_id]
+        return group
 
     def run_changed(self, run: Run) -> None:
         if run.taskgroup_id is not None:

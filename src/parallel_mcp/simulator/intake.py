@@ -77,49 +77,55 @@ class Runs:
     def __getitem__(self, run_id: str) -> Run:
         return self._runs[run_id]
 
-    def get(self, run_id: str) -> Run:
-        """Return a run.
+    def get(self, owner: str, run_id: str) -> Run:
+        """Return a run of this owner.
 
         Raises:
-            Refused: 404, there is none with this id.
+            Refused: 404, there is none with this id, or it is somebody else's.
         """
-        if run_id not in self._runs:
+        if (run := self._of(owner, run_id)) is None:
             raise Refused(404, RUN_NOT_FOUND)
-        return self._runs[run_id]
+        return run
 
-    def get_for_result(self, run_id: str) -> Run:
+    def get_for_result(self, owner: str, run_id: str) -> Run:
         """Return a run, where an unknown id is answered like a failed run (checklist 13)."""
-        if run_id not in self._runs:
+        if (run := self._of(owner, run_id)) is None:
             raise Refused(404, NO_RESULT)
-        return self._runs[run_id]
+        return run
 
-    def completed(self, run_id: str) -> Run | None:
+    def completed(self, owner: str, run_id: str) -> Run | None:
         """Return a run if it has completed."""
-        run = self._runs.get(run_id)
+        run = self._of(owner, run_id)
         return run if run is not None and run.status_at(self._clock.now()) == "completed" else None
 
-    def create(self, request: RunRequest, betas: frozenset[str]) -> Run:
+    def _of(self, owner: str, run_id: str) -> Run | None:
+        run = self._runs.get(run_id)
+        return run if run is not None and run.owner == owner else None
+
+    def create(self, owner: str, request: RunRequest, betas: frozenset[str]) -> Run:
         """Create one run.
 
         Raises:
             Invalid: The request breaks a rule.
             Refused: 403 for the processor, 402 for want of credit.
         """
-        return self.create_all([request], betas, None)[0]
+        return self.create_all(owner, [request], betas, None)[0]
 
-    def create_all(self, requests: Sequence[RunRequest], betas: frozenset[str], taskgroup_id: str | None) -> list[Run]:
+    def create_all(
+        self, owner: str, requests: Sequence[RunRequest], betas: frozenset[str], taskgroup_id: str | None
+    ) -> list[Run]:
         """Create all of these runs, or none: the first bad one refuses them together."""
-        accepted = [self._accept(request, betas) for request in requests]
+        accepted = [self._accept(owner, request, betas) for request in requests]
         self._account.require([PROCESSORS[request.body.processor].price_mills for request in requests])
-        return [self._create(one, betas, taskgroup_id) for one in accepted]
+        return [self._create(owner, one, betas, taskgroup_id) for one in accepted]
 
-    def _accept(self, request: RunRequest, betas: frozenset[str]) -> _Accepted:
+    def _accept(self, owner: str, request: RunRequest, betas: frozenset[str]) -> _Accepted:
         body = request.body
         if body.processor not in PROCESSORS:
             raise Refused(403, FORBIDDEN_PROCESSOR)
         warnings = self._reviewed(request)
         self._require_betas(request, betas)
-        self._require_completed_interaction(request)
+        self._require_completed_interaction(owner, request)
         return _Accepted(request, story_in(request.body.metadata, self._default_story, *request.loc), warnings)
 
     def _reviewed(self, request: RunRequest) -> list[JsonObject]:
@@ -158,17 +164,18 @@ class Runs:
         if problems:
             raise Invalid(problems)
 
-    def _require_completed_interaction(self, request: RunRequest) -> None:
+    def _require_completed_interaction(self, owner: str, request: RunRequest) -> None:
         earlier_id = request.body.previous_interaction_id
         if earlier_id is None:
             return
-        if self.completed(earlier_id) is None:
+        if self.completed(owner, earlier_id) is None:
             message = "previous_interaction_id must name a completed interaction"
             raise invalid(message, "body", *request.loc, "previous_interaction_id")
 
-    def _create(self, accepted: _Accepted, betas: frozenset[str], taskgroup_id: str | None) -> Run:
+    def _create(self, owner: str, accepted: _Accepted, betas: frozenset[str], taskgroup_id: str | None) -> Run:
         request = accepted.request
         run = Run(
+            owner,
             self._identities.new("trun_"),
             request.body,
             request.submitted,

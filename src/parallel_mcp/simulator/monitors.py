@@ -180,24 +180,24 @@ class Monitors:
         """
         story = story_in(request.metadata, self._default_story)
         monitor_id = self._identities.new("monitor_")
-        subject = self._subject(monitor_id, request, story)
+        subject = self._subject(owner, monitor_id, request, story)
         monitor = Monitor(monitor_id, self.kept.ever, request, subject, story, self._clock)
         self.kept.add(owner, monitor_id, monitor)
         return monitor
 
     def _subject(
-        self, monitor_id: str, request: EventStreamRequest | SnapshotRequest, story: Story
+        self, owner: str, monitor_id: str, request: EventStreamRequest | SnapshotRequest, story: Story
     ) -> Query | Snapshot:
         if isinstance(request, SnapshotRequest):
-            return Snapshot(monitor_id, self._watched_run(request))
+            return Snapshot(monitor_id, self._watched_run(owner, request))
         form = request.settings.output_schema
         problems = schema_problems(form.json_schema, "settings", "output_schema", "json_schema") if form else []
         if problems:
             raise Invalid(problems)
         return Query(monitor_id, request.settings, self._library, story)
 
-    def _watched_run(self, request: SnapshotRequest) -> Run:
-        run = self._runs.completed(request.settings.task_run_id)
+    def _watched_run(self, owner: str, request: SnapshotRequest) -> Run:
+        run = self._runs.completed(owner, request.settings.task_run_id)
         if run is None:
             raise invalid("task_run_id must name a completed run", "body", "settings", "task_run_id")
         return run

@@ -44,6 +44,7 @@ class Run:
 
     def __init__(
         self,
+        owner: str,
         run_id: str,
         body: TaskRunInput,
         submitted: dict[str, JsonValue],
@@ -55,6 +56,7 @@ class Run:
         taskgroup_id: str | None = None,
         wants_element_basis: bool = False,
     ) -> None:
+        self.owner = owner
         self.run_id = run_id
         self.body = body
         self.submitted = submitted

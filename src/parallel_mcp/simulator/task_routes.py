@@ -35,7 +35,7 @@ class TaskRoutes:
         self.creates.admit()
         body, submitted = read_body(await request.body(), TaskRunInput)
         betas = read_betas(request.headers.get("parallel-beta"))
-        run = self.runs.create(RunRequest(body, submitted), betas)
+        run = self.runs.create(self.answering.caller(request), RunRequest(body, submitted), betas)
         return self.answering.json(run.as_object(run.created_at), 202)
 
     async def retrieve(self, request: Request) -> Response:
@@ -51,7 +51,7 @@ class TaskRoutes:
         What an inactive run that is neither completed nor failed answers is not documented; here it is 404 as well.
         """
         timeout_s = query_value(request, "timeout", _SECONDS, RESULT_TIMEOUT_S)
-        run = self.runs.get_for_result(request.path_params["run_id"])
+        run = self.runs.get_for_result(self.answering.caller(request), request.path_params["run_id"])
         await self._wait_for_end(run, timeout_s, request)
 
         now = self.clock.now()
@@ -74,7 +74,7 @@ class TaskRoutes:
         return StreamingResponse(blocks, media_type=EVENT_STREAM)
 
     def _run(self, request: Request) -> Run:
-        return self.runs.get(request.path_params["run_id"])
+        return self.runs.get(self.answering.caller(request), request.path_params["run_id"])
 
     async def _wait_for_end(self, run: Run, timeout_s: int, request: Request) -> None:
         gives_up_at = self.clock.now() + max(0, min(timeout_s, 10**9))
