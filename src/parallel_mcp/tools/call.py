@@ -10,6 +10,7 @@ from mcp.server.mcpserver import Context
 from parallel_mcp.errors import MissingKey
 from parallel_mcp.render.key_help import key_help
 from parallel_mcp.settings import Settings, checked_key
+from parallel_mcp.tasks.changes import ListChanges
 from parallel_mcp.tasks.creating import Creator, owner_of
 from parallel_mcp.tasks.feeds import Feeds
 from parallel_mcp.tasks.watching import GroupSnapshot, RunSnapshot, watching_group, watching_run
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from anyio.abc import TaskGroup as BackgroundTasks
+    from mcp.server.context import ServerRequestContext
     from mcp.server.session import ServerSession
     from pydantic import SecretStr
 
@@ -30,14 +33,17 @@ if TYPE_CHECKING:
 PriceApproval = Literal["not asked", "approved", "declined"]
 
 
-@dataclass
+@dataclass(eq=False)
 class App:
     """The open resources of the server: made when it starts, closed when it ends."""
 
     settings: Settings
     creator: Creator
     feeds: Feeds
+    changes: ListChanges
     timeouts: Timeouts | None = None
+    background: BackgroundTasks | None = None
+    """What ends with these resources, and tells clients meanwhile what changes."""
     told_unasked: ServerSession | None = None
     """The client of a legacy connection that stays open: it is told of changes without having asked."""
     _connections: Connections | None = field(default=None, init=False)
@@ -107,9 +113,11 @@ class Call:
             raise MissingKey(key_help(self.client_name))
         return key
 
-    def watching_run(self, run_id: str, cursor: str) -> AbstractAsyncContextManager[AsyncGenerator[RunSnapshot]]:
+    def watching_run(
+        self, run_id: str, cursor: str, *, awaits_start: bool = False
+    ) -> AbstractAsyncContextManager[AsyncGenerator[RunSnapshot]]:
         """Watch a run of the caller; see `tasks.watching`."""
-        return watching_run(self.app.feeds, self.api, self.owner, run_id, cursor)
+        return watching_run(self.app.feeds, self.api, self.owner, run_id, cursor, awaits_start=awaits_start)
 
     def watching_group(self, group_id: str, cursor: str) -> AbstractAsyncContextManager[AsyncGenerator[GroupSnapshot]]:
         """Watch a group of the caller; see `tasks.watching`."""
@@ -135,6 +143,11 @@ class Call:
         """Let the ledger know if a FindAll run was seen to have ended."""
         if not run.is_active:
             await self.app.creator.note_end(self.owner, run.findall_id)
+
+
+def call_of(ctx: ServerRequestContext[App]) -> Call:
+    """A call of another method than `tools/call`."""
+    return Call(ctx.lifespan_context, Context[App](request_context=ctx))
 
 
 def key_in(headers: Mapping[str, str]) -> SecretStr | None:
