@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from parallel_mcp.listening.outbox import Outbox
     from parallel_mcp.tools.call import Call
 
-HONOURED_WITHIN_S = 10.0
+HONOURED_WITHIN_S = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Followed:
 async def following(topics: Sequence[Topic], outbox: Outbox) -> AsyncGenerator[Followed]:
     """Follow topics while the block lasts, and put their news into the outbox.
 
-    What cannot be read within ten seconds is not followed: the client waits meanwhile, and is told so.
+    What cannot be read within five seconds is not followed: the client waits meanwhile, and is told so.
     """
     followed = Followed([], {})
     undecided = set(topics)
