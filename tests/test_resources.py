@@ -112,12 +112,15 @@ async def test_templates_are_listed(upstream: Upstream, mode: str) -> None:
         resources = (await client.list_resources()).resources
 
     assert [(template.uri_template, template.mime_type) for template in templates] == [
+        ("parallel://runs/{run_id}", "application/json"),
         ("parallel://runs/{run_id}/report.md", "text/markdown"),
         ("parallel://runs/{run_id}/result.json", "application/json"),
+        ("parallel://groups/{group_id}", "application/json"),
         ("parallel://groups/{group_id}/result.csv", "text/csv"),
     ]
     assert all(template.title and template.description for template in templates)
-    assert resources == []
+    assert [(resource.uri, resource.mime_type) for resource in resources] == [("parallel://runs", "application/json")]
+    assert all(resource.title and resource.description and resource.size is None for resource in resources)
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
@@ -156,6 +159,10 @@ async def test_each_caller_reads_with_the_own_key_only(mode: str) -> None:
         ("parallel://runs/trun_nobody/report.md", -32602, "not_found"),
         ("parallel://runs/tgrp_1/report.md", -32602, "names a group"),
         ("parallel://runs/..%2F..%2Fsecrets/report.md", -32602, "not a handle"),
+        ("parallel://runs/trun_nobody", -32602, "not_found"),
+        ("parallel://runs/tgrp_1", -32602, "names a group"),
+        ("parallel://groups/trun_1", -32602, "names a run"),
+        ("parallel://runs/", -32602, "not a handle"),
         ("parallel://runs/trun_1/other", -32602, "Unknown resource"),
         ("file:///etc/passwd", -32602, "Unknown resource"),
     ],
@@ -230,3 +237,79 @@ async def test_table_of_a_group_is_the_joined_pages_of_its_csv(client: Client) -
     assert "".join(pages) == table.text
     with pytest.raises(MCPError, match="group_id"):
         await read(client, "parallel://groups/trun_1/result.csv")
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_status_is_what_get_status_says_of_a_run_and_of_a_group(upstream: Upstream, mode: str) -> None:
+    """A host can show how things stand without a tool, and without a model."""
+    async with connected("memory", upstream.url, mode=mode) as client:
+        completed, failed = await finished(client), await finished(client, "fails", input="What do heat pumps cost?")
+        group = structured(await client.call_tool("create_task_group", {"inputs": ["a", "b"], "processor": "lite"}))
+        await client.call_tool("watch_progress", {"id": group["group_id"]})
+
+        listed = structured(await client.call_tool("get_status", {"ids": [completed, failed, group["group_id"]]}))
+        addresses = [f"runs/{completed}", f"runs/{failed}", f"groups/{group['group_id']}"]
+        contents = [await read(client, f"parallel://{address}") for address in addresses]
+
+    assert [json.loads(content.text) for content in contents] == [without_nulls(item) for item in listed["items"]]
+    assert {content.mime_type for content in contents} == {"application/json"}
+    assert "untrusted_error" in contents[1].text
+    for content in contents:
+        assert "\n" not in content.text
+        assert content.meta == {"ifc": {"integrity": "untrusted", "confidentiality": "private"}}
+
+
+def without_nulls(item: dict[str, Any]) -> dict[str, Any]:
+    """An object without what is absent."""
+    return {name: value for name, value in item.items() if value is not None}
+
+
+async def test_status_of_a_watched_run_has_its_progress_cleaned_and_named_untrusted(upstream: Upstream) -> None:
+    """The stream that is open anyway knows more than the status that the API gives."""
+    async with connected("memory", upstream.url) as client:
+        run_id = await create(client, "never latency=60 messages=9")
+        uri = f"parallel://runs/{run_id}"
+        unwatched = json.loads((await read(client, uri)).text)
+        async with client.listen(resource_subscriptions=[uri]) as updates:
+            watched: dict[str, Any] = {}
+            with anyio.fail_after(20):
+                while not watched.get("sources_considered"):
+                    await anext(updates)
+                    watched = json.loads((await read(client, uri)).text)
+
+    assert unwatched.keys() & {"percent", "untrusted_message", "sources_read"} == set()
+    assert 0 < watched["percent"] < 100
+    assert watched["untrusted_message"]
+    assert watched["status"] == "running"
+
+
+async def test_recent_runs_are_those_of_the_caller_bounded_with_state_and_cost(upstream: Upstream) -> None:
+    """Whoever has lost a run_id finds it there, and nobody else's."""
+    with serving_http(load_settings({"base_url": upstream.url, "ledger": "memory"})) as address:
+        async with http_client(address, KEY) as client, http_client(address, "other") as other:
+            runs = [await create(client, "never", input=f"Question {number}", processor="lite") for number in range(22)]
+            upstream.simulator.finish(runs[-1])
+            foreign = await create(other, "never")
+            own = json.loads((await read(client, "parallel://runs")).text)
+            others = json.loads((await read(other, "parallel://runs")).text)
+
+    assert [item["id"] for item in own["items"]] == runs[:-21:-1]
+    assert [item["status"] == "completed" for item in own["items"]] == [True] + [False] * 19
+    assert own["items"][0]["title"] == "Question 21"
+    assert own["spent_usd_last_hour"] == pytest.approx(22 * 0.005)  # pyright: ignore[reportUnknownMemberType]
+    assert [item["id"] for item in others["items"]] == [foreign]
+
+
+async def test_only_what_never_changes_again_may_be_kept_and_by_its_reader_alone(client: Client) -> None:
+    """A client that keeps a status would show a run as running that has ended."""
+    active, ended = await create(client, "never"), await finished(client, input="What do heat pumps cost?")
+    group = structured(await client.call_tool("create_task_group", {"inputs": ["a"], "processor": "lite"}))["group_id"]
+    await client.call_tool("watch_progress", {"id": group})
+    changing = ["runs", f"runs/{active}", f"groups/{group}", f"groups/{group}/result.csv"]
+    lasting = [f"runs/{ended}", f"runs/{ended}/report.md", f"runs/{ended}/result.json"]
+
+    hints = {address: await client.read_resource(f"parallel://{address}") for address in changing + lasting}
+
+    assert {address for address, result in hints.items() if result.ttl_ms == 0} == set(changing)
+    assert {hints[address].ttl_ms for address in lasting} == {3_600_000}
+    assert {result.cache_scope for result in hints.values()} == {"private"}

@@ -3,55 +3,66 @@
 import hashlib
 import logging
 import sys
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from weakref import WeakKeyDictionary
 
 import anyio
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
-from mcp.server.context import ServerRequestContext
-from mcp.server.lowlevel.helper_types import ReadResourceContents
-from mcp.server.lowlevel.server import NotificationOptions
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context, RequestStateSecurity
-from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError, UnexpectedResourceError
+from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool, ToolManager
 from mcp.shared._stream_protocols import ReadStream, WriteStream
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 from mcp.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    METHOD_NOT_FOUND,
     CallToolResult,
     CompleteRequestParams,
     CompleteResult,
+    EmptyResult,
     InputRequiredResult,
+    NotificationParams,
+    ReadResourceRequestParams,
+    ReadResourceResult,
     Resource,
     ResourceTemplate,
+    SubscribeRequestParams,
+    SubscriptionsListenRequestParams,
+    SubscriptionsListenResult,
     TextContent,
+    UnsubscribeRequestParams,
 )
-from pydantic import AnyUrl
 
 from parallel_mcp import __version__
 from parallel_mcp.errors import InvalidArguments, MissingKey, NotFound, ResearchError, SettingsError
-from parallel_mcp.extensions.tasks import TasksExtension
+from parallel_mcp.extensions.tasks import TasksExtension, TaskSource
 from parallel_mcp.ledger.choice import chosen_ledger
 from parallel_mcp.prompts import chosen_prompts
 from parallel_mcp.prompts.completions import completions
 from parallel_mcp.render.errors import error_text
 from parallel_mcp.resources import chosen_resources
-from parallel_mcp.resources.definition import ResourceDefinition
+from parallel_mcp.resources.definition import ResourceDefinition, resource_at
 from parallel_mcp.settings import Settings, env_name, unknown_variables
+from parallel_mcp.tasks.changes import Change, ListChanges
 from parallel_mcp.tasks.creating import FINISH_S, creating
 from parallel_mcp.tasks.feeds import sharing_feeds
 from parallel_mcp.tasks.processors import processor_named
 from parallel_mcp.tools import chosen_tools
-from parallel_mcp.tools.call import App, Call, call_of
+from parallel_mcp.tools.call import App, call_of
 from parallel_mcp.tools.reply import failed
 from parallel_mcp.tools.runs_as_tasks import RunsAsTasks
 
 if TYPE_CHECKING:
     from parallel_mcp.api.connections import Timeouts
-    from parallel_mcp.listeners import Listeners
+    from parallel_mcp.listening.streams import Streams
+    from parallel_mcp.listening.unasked import Subscriptions
     from parallel_mcp.tools.spec_tools import SpecTools
 
 INSTRUCTIONS = """\
@@ -81,7 +92,7 @@ logger = logging.getLogger(__name__)
 
 class ParallelServer(MCPServer[App]):
     """The MCP server. Its additions to the SDK's: errors that a model can act on, resources and completions that know
-    their caller, tools that come and go, and a clean end over stdio.
+    their caller, tools that come and go, clients that are told what changes, and a clean end over stdio.
     """
 
     def __init__(
@@ -90,18 +101,26 @@ class ParallelServer(MCPServer[App]):
         tools: list[Tool],
         offered_resources: Sequence[ResourceDefinition],
         specs: "SpecTools | None" = None,
+        tasks: TaskSource | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(tools=[*tools, *(specs.load() if specs else ())], **options)
+        extensions = [TasksExtension(tasks)] if tasks is not None else []
+        super().__init__(tools=[*tools, *(specs.load() if specs else ())], extensions=extensions, **options)
         self._offered_resources = offered_resources
-        self._lowlevel_server.add_request_handler("completion/complete", CompleteRequestParams, self._complete)
         self._own_tools = tools
         self._specs = specs
-        self._listeners = None
-        if specs is not None:  # imported only then: nothing else changes the tools
-            from parallel_mcp.listeners import Listeners
-
-            self._listeners = Listeners(self._lowlevel_server)
+        self._tasks = tasks
+        self._tools_changed = Change()
+        self._streams: Streams | None = None
+        self._subscribed: WeakKeyDictionary[App, Subscriptions] = WeakKeyDictionary()
+        server = self._lowlevel_server
+        server.add_request_handler("completion/complete", CompleteRequestParams, self._complete)
+        server.add_request_handler("resources/read", ReadResourceRequestParams, self._read_resource)
+        server.add_request_handler("resources/subscribe", SubscribeRequestParams, self._subscribe)
+        server.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, self._unsubscribe)
+        server.add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, self._listen)
+        server.add_notification_handler("notifications/initialized", NotificationParams, self._initialized)
+        self.middleware.append(self._promise_what_is_kept)
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[App, Any] | None = None
@@ -139,60 +158,131 @@ class ParallelServer(MCPServer[App]):
         """The resources whose address has variables."""
         return [definition.listed_template() for definition in self._offered_resources if definition.is_template]
 
-    async def read_resource(
-        self, uri: AnyUrl | str, context: Context[App, Any] | None = None
-    ) -> Iterable[ReadResourceContents] | InputRequiredResult:
+    async def _read_resource(
+        self, ctx: ServerRequestContext[App], params: ReadResourceRequestParams
+    ) -> ReadResourceResult | InputRequiredResult:
         """Read a resource with the caller's key; whatever goes wrong becomes the text of a resource error."""
-        for definition in self._offered_resources:
-            variables = definition.variables_in(str(uri))
-            if variables is not None and context is not None:
-                call = Call(context.request_context.lifespan_context, context)
-                return [await self._read(definition, call, variables)]
-        return await super().read_resource(uri, context)
-
-    async def _read(
-        self, definition: ResourceDefinition, call: Call, variables: dict[str, str]
-    ) -> ReadResourceContents:
+        found = resource_at(params.uri, self._offered_resources)
+        if found is None:
+            return await self._handle_read_resource(ctx, params)
+        definition, variables = found
         try:
-            return await definition.read(call, variables)
-        except (InvalidArguments, NotFound) as error:
-            raise ResourceNotFoundError(error_text(error)) from error
+            return await definition.read(call_of(ctx), params.uri, variables)
         except ResearchError as error:
-            raise ResourceError(error_text(error)) from error
+            raise _resource_error(error, params.uri) from error
         except MCPError:
             raise
         except Exception as error:
-            raise UnexpectedResourceError(f"{definition.name} failed because of a fault in this server") from error
+            logger.exception("The resource %s failed", definition.name)
+            what = f"{definition.name} failed because of a fault in this server"
+            raise MCPError(INTERNAL_ERROR, what, {"uri": params.uri}) from error
+
+    # ---- telling clients what changes
+
+    async def _listen(
+        self, ctx: ServerRequestContext[App], params: SubscriptionsListenRequestParams
+    ) -> SubscriptionsListenResult:
+        """Tell a modern client what it listens for."""
+        if self._streams is None:
+            self._streams = self._made_streams()
+        return await self._streams.serve(ctx, params.notifications)
+
+    def _made_streams(self) -> "Streams":
+        """Everything that clients can be told of; imported when the first one asks."""
+        from parallel_mcp.listening.sources import resource_updates, task_updates, tool_changes
+        from parallel_mcp.listening.streams import Streams
+
+        of_tools = [tool_changes(self._tools_changed)] if self._specs is not None else []
+        of_tasks = [task_updates(self._tasks)] if self._tasks is not None else []
+        return Streams([*of_tools, resource_updates(self._offered_resources), *of_tasks])
+
+    def let_listeners_go(self) -> None:
+        """End the streams of clients that listen for changes, which nothing else ends before the connection does."""
+        if self._streams is not None:
+            self._streams.close()
+
+    async def _subscribe(self, ctx: ServerRequestContext[App], params: SubscribeRequestParams) -> EmptyResult:
+        """Tell a legacy client when a resource changes, on its connection."""
+        from parallel_mcp.listening.sources import resource_topic
+
+        subscriptions = self._subscriptions_of(ctx)
+        topic = resource_topic(params.uri, self._offered_resources, call_of(ctx))
+        if topic is None:
+            raise MCPError(INVALID_PARAMS, f"Unknown resource: {params.uri}", {"uri": params.uri})
+        try:
+            await subscriptions.add(topic, ctx.session)
+        except ResearchError as error:
+            raise _resource_error(error, params.uri) from error
+        return EmptyResult()
+
+    async def _unsubscribe(self, ctx: ServerRequestContext[App], params: UnsubscribeRequestParams) -> EmptyResult:
+        """Tell a legacy client no more of a resource."""
+        self._subscriptions_of(ctx).remove(params.uri)
+        return EmptyResult()
+
+    def _subscriptions_of(self, ctx: ServerRequestContext[App]) -> "Subscriptions":
+        """Those of a connection that stays open.
+
+        Raises:
+            MCPError: It does not: it came over HTTP, where we keep no sessions.
+        """
+        from parallel_mcp.listening.unasked import Subscriptions
+
+        app = ctx.lifespan_context
+        if ctx.request is not None or app.background is None:
+            raise MCPError(
+                METHOD_NOT_FOUND,
+                "Over HTTP nothing can be subscribed to before revision 2026-07-28 of the protocol, since this server "
+                "keeps no sessions. Use stdio, or a client that opens subscriptions/listen, or read it again",
+            )
+        if app not in self._subscribed:
+            self._subscribed[app] = Subscriptions(app.background)
+        return self._subscribed[app]
+
+    async def _initialized(self, ctx: ServerRequestContext[App], params: NotificationParams) -> None:
+        """A legacy client is ready. One that came over HTTP has left with this very message."""
+        if ctx.request is None:
+            ctx.lifespan_context.told_unasked = ctx.session
+
+    async def _promise_what_is_kept(self, ctx: ServerRequestContext[App, Any], call_next: CallNext) -> HandlerResult:
+        """The SDK promises to tell of all changes wherever it could; a client that trusts that does not look again."""
+        result = await call_next(ctx)
+        if ctx.method in ("initialize", "server/discover") and isinstance(result, dict):
+            promised = cast("dict[str, dict[str, dict[str, bool]]]", result)["capabilities"]
+            is_told = ctx.method == "server/discover" or ctx.request is None
+            promised["tools"]["listChanged"] = is_told and self._specs is not None
+            promised["prompts"]["listChanged"] = promised["resources"]["listChanged"] = False
+            promised["resources"]["subscribe"] = is_told and bool(self._offered_resources)
+        return result
 
     async def serve(
         self, incoming: ReadStream[SessionMessage | Exception], outgoing: WriteStream[SessionMessage]
     ) -> None:
         """Serve one connection until it closes."""
         server = self._lowlevel_server
-        changing = NotificationOptions(tools_changed=self._listeners is not None)
-        await server.run(incoming, outgoing, server.create_initialization_options(changing))
+        await server.run(incoming, outgoing, server.create_initialization_options())
 
     @asynccontextmanager
-    async def following_specs(self, app: App) -> AsyncGenerator[None]:
-        """Keep the tools of the specs as their files are, and tell clients when they change, while the block runs."""
-        async with anyio.create_task_group() as following:
-            if self._specs is not None and self._listeners is not None:
-                following.start_soon(self._follow, self._specs, self._listeners, app)
+    async def telling_clients(self, app: App) -> AsyncGenerator[None]:
+        """Tell clients what changes while the block runs, and keep the tools of the specs as their files are."""
+        async with anyio.create_task_group() as telling:
+            app.background = telling
+            if self._specs is not None:
+                telling.start_soon(self._follow_specs, self._specs, app)
             try:
                 yield
             finally:
-                following.cancel_scope.cancel()
+                telling.cancel_scope.cancel()
 
-    async def _follow(self, specs: "SpecTools", listeners: "Listeners", app: App) -> None:
+    async def _follow_specs(self, specs: "SpecTools", app: App) -> None:
         async with aclosing(specs.changes()) as changes:
             async for tools in changes:
                 self._tool_manager = ToolManager(tools=[*self._own_tools, *tools])
-                await listeners.tell_that_tools_changed(app)
+                self._tools_changed.tell()
+                if app.told_unasked is not None:
+                    from parallel_mcp.listening.unasked import tell_that_tools_changed
 
-    def let_listeners_go(self) -> None:
-        """End the streams of clients that listen for changes, which nothing else ends before the connection does."""
-        if self._listeners is not None:
-            self._listeners.close()
+                    await tell_that_tools_changed(app.told_unasked)
 
 
 def build_server(
@@ -212,10 +302,13 @@ def build_server(
     async def lifespan(_: MCPServer[App]) -> AsyncGenerator[App]:
         app: App | None = None
         try:
-            open_ledger = partial(chosen_ledger, settings)
-            async with creating(open_ledger, settings, finish_s) as creator, sharing_feeds() as feeds:
-                app = App(settings, creator, feeds, timeouts)
-                async with server.following_specs(app):
+            open_ledger, changes = partial(chosen_ledger, settings), ListChanges()
+            async with (
+                creating(open_ledger, settings, finish_s, changes) as creator,
+                sharing_feeds(changes=changes) as feeds,
+            ):
+                app = App(settings, creator, feeds, changes, timeouts)
+                async with server.telling_clients(app):
                     yield app
         finally:  # after the last create, which needs its connection
             if app is not None:
@@ -233,10 +326,10 @@ def build_server(
         offered_resources=chosen_resources(settings),
         specs=specs,
         request_state_security=_request_state_security(settings),
-        extensions=[TasksExtension(RunsAsTasks(specs))] if settings.profile == "research" else [],
+        tasks=RunsAsTasks(specs) if settings.profile == "research" else None,
         lifespan=lifespan,
         log_level="WARNING",
-        subscriptions=False,  # the SDK's own would also promise changes of prompts and resources; see `listeners`
+        subscriptions=False,  # ours, in `listening`, know the caller and what can be told
         cache_hints=dict.fromkeys(_LISTS, _LISTS_CHANGE_RARELY) | ({"tools/list": _TOOLS_MAY_CHANGE} if specs else {}),
     )
     for prompt in chosen_prompts(settings):
@@ -260,6 +353,12 @@ def _principal(ctx: ServerRequestContext[App]) -> str | None:
         return call_of(ctx).owner
     except MissingKey:
         return None
+
+
+def _resource_error(error: ResearchError, uri: str) -> MCPError:
+    """What a client is told that cannot read, or follow, a resource."""
+    code = INVALID_PARAMS if isinstance(error, InvalidArguments | NotFound) else INTERNAL_ERROR
+    return MCPError(code, error_text(error), {"uri": uri})
 
 
 def _chosen_specs(settings: Settings) -> "SpecTools | None":

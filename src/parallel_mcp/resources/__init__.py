@@ -1,16 +1,37 @@
 """What a client can read, and a person attach, without calling a tool. Nothing is here that no tool gives as well.
 
 Few clients let the model read resources by itself, so tools name them and never rely on them. A resource is one line
-of `RESOURCES`, and a function of the call and of the variables in its address.
+of `RESOURCES`: a function that reads it, and one that says when it changes, of the call and of the variables in its
+address.
 """
 
 from parallel_mcp.resources.definition import ResourceDefinition
+from parallel_mcp.resources.following import following_group, following_list, following_result, following_run
 from parallel_mcp.resources.groups import group_table
 from parallel_mcp.resources.runs import run_report, run_result
+from parallel_mcp.resources.status import group_status, run_status, runs_status
 from parallel_mcp.settings import Settings
-from parallel_mcp.tasks.handles import GROUP_TABLE, RUN_REPORT, RUN_RESULT
+from parallel_mcp.tasks.handles import GROUP_STATUS, GROUP_TABLE, RUN_REPORT, RUN_RESULT, RUN_STATUS, RUNS
 
 RESOURCES = [
+    ResourceDefinition(
+        RUNS,
+        "runs",
+        "Recent runs",
+        "The newest runs and groups created here, each with its status and its next call, and what they cost, as JSON.",
+        "application/json",
+        runs_status,
+        following_list,
+    ),
+    ResourceDefinition(
+        RUN_STATUS,
+        "run_status",
+        "Status of a run",
+        "How a run stands, with its next call, as JSON; while it is followed, also how far it is.",
+        "application/json",
+        run_status,
+        following_run,
+    ),
     ResourceDefinition(
         RUN_REPORT,
         "run_report",
@@ -18,6 +39,7 @@ RESOURCES = [
         "The whole result of a finished run as Markdown, with its numbered sources.",
         "text/markdown",
         run_report,
+        following_result,
     ),
     ResourceDefinition(
         RUN_RESULT,
@@ -26,6 +48,16 @@ RESOURCES = [
         "The exact content of the result of a finished run.",
         "application/json",
         run_result,
+        following_result,
+    ),
+    ResourceDefinition(
+        GROUP_STATUS,
+        "group_status",
+        "Status of a group",
+        "How many rows of a group are in which state, with its next call, as JSON.",
+        "application/json",
+        group_status,
+        following_group,
     ),
     ResourceDefinition(
         GROUP_TABLE,
@@ -34,6 +66,7 @@ RESOURCES = [
         "All rows of a group as CSV: what was asked beside what was found, failed rows with their reason.",
         "text/csv",
         group_table,
+        following_group,
     ),
 ]
 

@@ -1,15 +1,24 @@
-"""A resource: its address, what clients are told of it, and how it is read."""
+"""A resource: its address, what clients are told of it, how it is read, and when it changes."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
 
-from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.shared.uri_template import UriTemplate
-from mcp.types import Resource, ResourceTemplate
+from mcp.types import ReadResourceResult, Resource, ResourceTemplate, TextResourceContents
 
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import origin
+
+FINAL_TTL_MS = 3_600_000
+
+
+@dataclass(frozen=True)
+class FinalText:
+    """A text that will be the same whenever it is read again, so that a client may keep it."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -25,8 +34,10 @@ class ResourceDefinition:
     title: str
     description: str
     mime_type: str
-    read_text: Callable[..., Awaitable[str]]
+    read_text: Callable[..., Awaitable[str | FinalText]]
     """Called with the call and the variables of the address, by name."""
+    follow: Callable[..., AbstractAsyncContextManager[AsyncGenerator[float]]] | None = None
+    """Called in the same way; see `following`. None if nobody can be told when it changes."""
 
     @property
     def is_template(self) -> bool:
@@ -38,14 +49,16 @@ class ResourceDefinition:
         values = self._template.match(uri)
         return None if values is None else {name: str(value) for name, value in values.items()}
 
-    async def read(self, call: Call, variables: dict[str, str]) -> ReadResourceContents:
+    async def read(self, call: Call, uri: str, variables: dict[str, str]) -> ReadResourceResult:
         """Its content now, which others have written.
 
         Raises:
             ResearchError: It cannot be read.
         """
-        text = await self.read_text(call, **variables)
-        return ReadResourceContents(content=text, mime_type=self.mime_type, meta=origin("private"))
+        answer = await self.read_text(call, **variables)
+        text, ttl_ms = (answer.text, FINAL_TTL_MS) if isinstance(answer, FinalText) else (answer, 0)
+        content = TextResourceContents(uri=uri, text=text, mime_type=self.mime_type, _meta=origin("private"))
+        return ReadResourceResult(contents=[content], ttl_ms=ttl_ms, cache_scope="private")
 
     def listed(self) -> Resource:
         """As an entry of `resources/list`."""
@@ -70,3 +83,14 @@ class ResourceDefinition:
     @cached_property
     def _template(self) -> UriTemplate:
         return UriTemplate.parse(self.address)
+
+
+def resource_at(
+    uri: str, definitions: Sequence[ResourceDefinition]
+) -> tuple[ResourceDefinition, dict[str, str]] | None:
+    """The resource that an address names, and what it says for the variables; None if there is none of that form."""
+    for definition in definitions:
+        variables = definition.variables_in(uri)
+        if variables is not None:
+            return definition, variables
+    return None

@@ -40,6 +40,7 @@ from parallel_mcp.ledger import (
     TooManyActive,
 )
 from parallel_mcp.settings import Settings, env_name
+from parallel_mcp.tasks.changes import ListChanges
 from parallel_mcp.tasks.processors import Processor
 
 if TYPE_CHECKING:
@@ -124,13 +125,19 @@ def intent_for(
 
 @asynccontextmanager
 async def creating(
-    open_ledger: Callable[[], Ledger], settings: Settings, finish_s: float = FINISH_S
+    open_ledger: Callable[[], Ledger],
+    settings: Settings,
+    finish_s: float = FINISH_S,
+    changes: ListChanges | None = None,
 ) -> AsyncGenerator[Creator]:
-    """A creator for as long as the server runs; when it stops, creates on their way have `finish_s` to be finished."""
+    """A creator for as long as the server runs; when it stops, creates on their way have `finish_s` to be finished.
+
+    Whoever has created something is told so through `changes`.
+    """
     creator: Creator | None = None
     try:
         async with anyio.create_task_group() as sending:
-            creator = Creator(open_ledger, settings, sending)
+            creator = Creator(open_ledger, settings, sending, changes or ListChanges())
             try:
                 yield creator
             finally:
@@ -144,10 +151,18 @@ async def creating(
 class Creator:
     """Creates runs; one for all callers of a process."""
 
-    def __init__(self, open_ledger: Callable[[], Ledger], settings: Settings, tasks: anyio.abc.TaskGroup) -> None:
+    def __init__(
+        self,
+        open_ledger: Callable[[], Ledger],
+        settings: Settings,
+        tasks: anyio.abc.TaskGroup,
+        changes: ListChanges,
+    ) -> None:
         self._open_ledger = open_ledger
         self._settings = settings
         self._tasks = tasks
+        self._changes = changes
+        self._owners: dict[str, str] = {}  # of what was begun here and is not settled
         self._on_their_way: dict[str, _OnItsWay[object]] = {}
         self._settling: set[anyio.CancelScope] = set()
         self._stop_at = float("inf")
@@ -285,6 +300,8 @@ class Creator:
         with anyio.CancelScope(shield=True):
             begun = await self.ledger.begin(intent, limits, ignore=passed_over)
         assert begun is not None  # the scope has no deadline
+        if isinstance(begun, New):
+            self._owners[begun.entry_id] = intent.owner
         return begun
 
     # ---- sending
@@ -331,6 +348,8 @@ class Creator:
         except Exception as error:  # also a fault of ours: the outcome must not be lost, nor the server ended
             logger.warning("The outcome of a create is not written down yet: %s", type(error).__name__)
             self._tasks.start_soon(self._settle_later, entry_id, state, handle, price_usd)
+        if owner := self._owners.pop(entry_id, ""):
+            self._changes.tell(owner)
 
     async def _settle_later(self, entry_id: str, state: EntryState, handle: str, price_usd: float | None) -> None:
         """Try again while the server runs: until then a repeat finds an intent, which counts as unknown."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar
@@ -38,6 +38,7 @@ class Pace:
     poll_s: float = 2.0  # between looks at the status while connecting brings nothing (grows)
     max_poll_s: float = 15.0
     doubt_s: float = 2.0  # between looks at the status because of errors in the stream
+    queued_s: float = 1.0  # between looks for the start of a queued run, where somebody waits for it (grows)
     tick_s: float = 0.5  # how exactly silences are measured
 
 
@@ -47,7 +48,8 @@ USUAL_PACE = Pace()
 class Feed(ABC, Generic[_Event]):
     """What is known of something that goes on upstream, kept up to date.
 
-    `changed` is replaced and set at each change, so nobody who waits is left behind. While `keep_current` runs,
+    `changed` is replaced and set at each change, so nobody who waits is left behind; `tell_owner` is called when the
+    state is another one. While `keep_current` runs,
     `attend` has to be called when `attend_at` has come: one timer for all feeds takes less memory than one for each.
     """
 
@@ -57,6 +59,8 @@ class Feed(ABC, Generic[_Event]):
         self.ended = False
         self.failure: ResearchError | None = None
         self.changed = anyio.Event()
+        self.tell_owner: Callable[[], None] = _tell_nobody
+        self._told_state: object = None
         self._pace = pace
         self._news = 0  # changes told by streams or statuses
         self._open: _Connection | None = None
@@ -73,6 +77,11 @@ class Feed(ABC, Generic[_Event]):
     @abstractmethod
     def is_over(self) -> bool:
         """Whether nothing more is to be waited for."""
+
+    @property
+    def state(self) -> object:
+        """What a list of the owner's runs says of it; None while it is not known."""
+        return self.is_over if self.is_known else None
 
     @abstractmethod
     async def look(self) -> None:
@@ -107,6 +116,9 @@ class Feed(ABC, Generic[_Event]):
     def tell_news(self) -> None:
         """Wake those who wait for a change."""
         self._news += 1
+        before, self._told_state = self._told_state, self.state
+        if before is not None and before != self._told_state:
+            self.tell_owner()
         self._tell()
 
     def _tell(self) -> None:
@@ -277,6 +289,10 @@ class _Connection:
             self.ends_with_the_end = tells_end
             self.told_the_end = tells_end and self.has_begun
             self.has_begun = True
+
+
+def _tell_nobody() -> None:
+    """Nobody follows what the owner has."""
 
 
 def _grown(first_s: float, factor: float, times: int) -> float:

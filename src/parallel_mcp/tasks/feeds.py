@@ -7,12 +7,14 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
 from anyio.abc import TaskGroup
 
+from parallel_mcp.tasks.changes import ListChanges
 from parallel_mcp.tasks.feed import USUAL_PACE, Feed, Pace
 from parallel_mcp.tasks.group_feed import GroupFeed
 from parallel_mcp.tasks.run_feed import RunFeed
@@ -37,19 +39,23 @@ class _Shared:
 
 
 @asynccontextmanager
-async def sharing_feeds(pace: Pace = USUAL_PACE) -> AsyncGenerator[Feeds]:
-    """The feeds for as long as the server runs; what still streams when it stops is closed."""
+async def sharing_feeds(pace: Pace = USUAL_PACE, changes: ListChanges | None = None) -> AsyncGenerator[Feeds]:
+    """The feeds for as long as the server runs; what still streams when it stops is closed.
+
+    Changes of state that they see are told to `changes`.
+    """
     async with anyio.create_task_group() as streaming:
-        yield Feeds(streaming, pace)
+        yield Feeds(streaming, pace, changes or ListChanges())
         streaming.cancel_scope.cancel()
 
 
 class Feeds:
     """Opens a feed for the first watcher, and closes it a little after the last one has gone."""
 
-    def __init__(self, tasks: TaskGroup, pace: Pace) -> None:
+    def __init__(self, tasks: TaskGroup, pace: Pace, changes: ListChanges) -> None:
         self._tasks = tasks
         self._pace = pace
+        self._changes = changes
         self._is_attending = False
         self._shared: defaultdict[_Key, list[_Shared]] = defaultdict(list)
 
@@ -66,6 +72,11 @@ class Feeds:
             return feed.place_after(after) is not None
 
         return self.joined((owner, group_id), lambda pace: GroupFeed(api, group_id, after, pace), goes_back_far_enough)
+
+    def known_run(self, owner: str, run_id: str) -> RunFeed | None:
+        """The feed of a run that is being watched here, if the run is known by now."""
+        shared = self._open_one((owner, run_id), lambda feed: feed.is_known)
+        return cast("RunFeed", shared.feed) if shared else None
 
     @asynccontextmanager
     async def joined(
@@ -93,6 +104,7 @@ class Feeds:
 
     def _opened(self, key: _Key, feed: Feed[Any]) -> _Shared:
         shared = _Shared(feed)
+        feed.tell_owner = partial(self._changes.tell, key[0])
         self._shared[key].append(shared)
         self._tasks.start_soon(self._keep_current, key, shared)
         if not self._is_attending:

@@ -38,6 +38,16 @@ class FindAllSnapshot(Snapshot):
     match_limit: int | None = None
 
     @property
+    def state(self) -> str:
+        """The status of the run."""
+        return self.run.status.status
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it goes on by itself."""
+        return self.run.is_active
+
+    @property
     def phase(self) -> str:
         """The status, and what was found."""
         most = f" of at most {self.match_limit}" if self.match_limit else ""

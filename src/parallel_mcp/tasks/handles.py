@@ -14,8 +14,11 @@ _EXAMPLES: dict[HandleKind, str] = {kind: f"{prefix}…" for prefix, kind in _KI
 RUN_LINK = "https://platform.parallel.ai/view/task-run/{}"
 GROUP_LINK = "https://platform.parallel.ai/view/task-run-group/{}"
 
+RUNS = "parallel://runs"
+RUN_STATUS = "parallel://runs/{run_id}"
 RUN_REPORT = "parallel://runs/{run_id}/report.md"
 RUN_RESULT = "parallel://runs/{run_id}/result.json"
+GROUP_STATUS = "parallel://groups/{group_id}"
 GROUP_TABLE = "parallel://groups/{group_id}/result.csv"
 
 

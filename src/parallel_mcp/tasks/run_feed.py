@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from parallel_mcp.api.models import Event, ProgressMessageEvent, ProgressStatsEvent, RunStateEvent, TaskRun
@@ -12,6 +12,8 @@ from parallel_mcp.tasks.trace import Message, Replay, Trace
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
+
+QUEUED_SHARE = 0.05  # of the time waited for the start: the next look for it comes no sooner
 
 _Number = TypeVar("_Number", int, float)
 
@@ -29,6 +31,7 @@ class RunFeed(Feed[Event]):
         self.sources_considered: int | None = None
         self._api = api
         self._replay = Replay(self.trace)
+        self._await_start = 0
 
     @property
     def is_known(self) -> bool:
@@ -39,6 +42,32 @@ class RunFeed(Feed[Event]):
     def is_over(self) -> bool:
         """Whether the run is no longer active: ended, or stopped in `action_required`."""
         return self.run is not None and not self.run.is_active
+
+    @property
+    def state(self) -> object:
+        """The status."""
+        return self.run.status if self.run else None
+
+    @contextmanager
+    def awaiting_start(self) -> Generator[None]:
+        """Look for the start of the run while the block lasts: the stream is silent when a queued run starts."""
+        self._await_start += 1
+        try:
+            yield
+        finally:
+            self._await_start -= 1
+
+    @property
+    def attend_at(self) -> float:
+        """When to look at a silent stream, or for the start."""
+        return min(super().attend_at, self._look_for_start_at())
+
+    def _look_for_start_at(self) -> float:
+        stream, is_queued = self._open, self.run is not None and self.run.status == "queued"
+        if stream is None or stream.look is not None or not is_queued or not self._await_start:
+            return float("inf")
+        looked_at = stream.looked_at or stream.opened_at
+        return looked_at + max(self._pace.queued_s, (looked_at - stream.opened_at) * QUEUED_SHARE)
 
     async def look(self) -> None:
         """Read the run."""

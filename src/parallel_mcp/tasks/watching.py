@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,16 @@ class Snapshot(ABC):
     new_messages: tuple[Message, ...]
     cursor: str
     cursor_fits: bool
+
+    @property
+    @abstractmethod
+    def state(self) -> str:
+        """How it stands, in one word of the API; whatever else changes is progress."""
+
+    @property
+    @abstractmethod
+    def is_active(self) -> bool:
+        """Whether it goes on."""
 
     @property
     @abstractmethod
@@ -54,6 +64,16 @@ class RunSnapshot(Snapshot):
     sources_considered: int | None = None
 
     @property
+    def state(self) -> str:
+        """The status of the run."""
+        return self.run.status
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it goes on by itself."""
+        return self.run.is_active
+
+    @property
     def phase(self) -> str:
         """The status of the run."""
         return self.run.status
@@ -74,6 +94,16 @@ class GroupSnapshot(Snapshot):
     """Where a group stands; its messages are the rows that ended."""
 
     group: TaskGroup
+
+    @property
+    def state(self) -> str:
+        """Whether rows are active, or all have ended."""
+        return "running" if self.is_active else "completed"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether a row is active."""
+        return self.group.status.is_active
 
     @property
     def ended(self) -> int:
@@ -99,13 +129,15 @@ class GroupSnapshot(Snapshot):
 
 @asynccontextmanager
 async def watching_run(
-    feeds: Feeds, api: ParallelApi, owner: str, run_id: str, cursor: str = ""
+    feeds: Feeds, api: ParallelApi, owner: str, run_id: str, cursor: str = "", *, awaits_start: bool = False
 ) -> AsyncGenerator[AsyncGenerator[RunSnapshot]]:
     """Watch a run; leaving the block ends the watch and never touches the run.
 
     The first snapshot is the present state. The last one is of a run that is no longer active: ended, or stopped in
     `action_required`. Messages told by a `cursor` of an earlier watch are not given again; a cursor that does not fit
     counts as none. In between the stream is connected again as often as it takes, and the status polled if it fails.
+
+    The stream does not tell when a queued run starts: one that `awaits_start` has it looked for.
 
     Iterating raises `UpstreamError` when the run cannot be read at all.
     """
@@ -116,7 +148,8 @@ async def watching_run(
         feeds.of_run(api, owner, run_id) as feed,
         aclosing(_run_snapshots(feed, given or START, cursor, fits=given is not None)) as snapshots,
     ):
-        yield snapshots
+        with feed.awaiting_start() if awaits_start else nullcontext():
+            yield snapshots
 
 
 @asynccontextmanager

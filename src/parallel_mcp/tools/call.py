@@ -11,6 +11,7 @@ from parallel_mcp.errors import MissingKey
 from parallel_mcp.extensions.tasks import takes_tasks
 from parallel_mcp.render.key_help import key_help
 from parallel_mcp.settings import Settings, checked_key
+from parallel_mcp.tasks.changes import ListChanges
 from parallel_mcp.tasks.creating import Creator, owner_of
 from parallel_mcp.tasks.feeds import Feeds
 from parallel_mcp.tasks.watching import GroupSnapshot, RunSnapshot, watching_group, watching_run
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from anyio.abc import TaskGroup as BackgroundTasks
     from mcp.server.context import ServerRequestContext
     from mcp.server.session import ServerSession
     from pydantic import SecretStr
@@ -32,14 +34,17 @@ if TYPE_CHECKING:
 PriceApproval = Literal["not asked", "approved", "declined"]
 
 
-@dataclass
+@dataclass(eq=False)
 class App:
     """The open resources of the server: made when it starts, closed when it ends."""
 
     settings: Settings
     creator: Creator
     feeds: Feeds
+    changes: ListChanges
     timeouts: Timeouts | None = None
+    background: BackgroundTasks | None = None
+    """What ends with these resources, and tells clients meanwhile what changes."""
     told_unasked: ServerSession | None = None
     """The client of a legacy connection that stays open: it is told of changes without having asked."""
     _connections: Connections | None = field(default=None, init=False)
@@ -114,9 +119,11 @@ class Call:
         """Whether the client takes a task for an answer, and will come back for its result."""
         return takes_tasks(self.ctx.protocol_version, self.ctx.client_capabilities)
 
-    def watching_run(self, run_id: str, cursor: str) -> AbstractAsyncContextManager[AsyncGenerator[RunSnapshot]]:
+    def watching_run(
+        self, run_id: str, cursor: str, *, awaits_start: bool = False
+    ) -> AbstractAsyncContextManager[AsyncGenerator[RunSnapshot]]:
         """Watch a run of the caller; see `tasks.watching`."""
-        return watching_run(self.app.feeds, self.api, self.owner, run_id, cursor)
+        return watching_run(self.app.feeds, self.api, self.owner, run_id, cursor, awaits_start=awaits_start)
 
     def watching_group(self, group_id: str, cursor: str) -> AbstractAsyncContextManager[AsyncGenerator[GroupSnapshot]]:
         """Watch a group of the caller; see `tasks.watching`."""

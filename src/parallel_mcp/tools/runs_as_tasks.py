@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from parallel_mcp.tools.spec_tools import SpecTools
 
 LOOK_S = 0.5  # for the first news of a stream, which may have to be opened
-TELL_EVERY_S = 2.0
 
 
 class RunsAsTasks:
@@ -59,15 +58,13 @@ class RunsAsTasks:
         await _retrieved(task_id, call_of(ctx))
 
     async def changes(self, task_id: str, ctx: ServerRequestContext[App]) -> AsyncGenerator[Task]:
-        """The run as it stands, at each change of its status, and every two seconds at most while it progresses."""
+        """The run as it stands, and whatever is new of it: the caller may be told less."""
         call = call_of(ctx)
         run = await _retrieved(task_id, call)
-        told_status, tell_at = "", 0.0
         async with call.watching_run(run.run_id, "") as snapshots:
             async for snapshot in snapshots:
                 run = snapshot.run
-                if run.is_active and (run.status != told_status or anyio.current_time() >= tell_at):
-                    told_status, tell_at = run.status, anyio.current_time() + TELL_EVERY_S
+                if run.is_active:
                     yield working(run, progress_message(snapshot))
         async with aclosing(self._end(run, call)) as last:
             async for task in last:

@@ -71,14 +71,21 @@ async def get_status(request: GetStatusArguments, call: Call) -> CallToolResult:
         handle_kind(handle, "ids")
     if request.ids:
         return _status_reply(GetStatusOutput(items=await _lines(list(dict.fromkeys(request.ids)), call)))
-    recent = await call.app.creator.ledger.recent(call.owner, max(1, min(request.limit, MAX_IDS)))
+    return _status_reply(await recent_status(call, max(1, min(request.limit, MAX_IDS))))
+
+
+async def recent_status(call: Call, limit: int) -> GetStatusOutput:
+    """How the newest runs and groups of the caller stand, and what they cost.
+
+    Raises:
+        LedgerUnavailable: Nobody knows which those are.
+    """
+    recent = await call.app.creator.ledger.recent(call.owner, limit)
     spent = await call.app.creator.ledger.spent(call.owner)
-    return _status_reply(
-        GetStatusOutput(
-            items=await _recent_lines(recent, call),
-            spent_usd_last_hour=round(spent.usd_last_hour, 4),
-            spent_usd_last_day=round(spent.usd_last_day, 4),
-        )
+    return GetStatusOutput(
+        items=await _recent_lines(recent, call),
+        spent_usd_last_hour=round(spent.usd_last_hour, 4),
+        spent_usd_last_day=round(spent.usd_last_day, 4),
     )
 
 
@@ -144,7 +151,7 @@ async def _line(handle: str, api: ParallelApi, call: Call) -> StatusLine:
             case "group":
                 group = await api.retrieve_group(handle)
                 await call.note_group(group)
-                return _group_line(group)
+                return group_line(group)
             case "findall":
                 from parallel_mcp.tools.findall_status import findall_line
 
@@ -233,7 +240,8 @@ def group_status(group: TaskGroup) -> str:
     return "completed" if group.status.num_task_runs else "empty"
 
 
-def _group_line(group: TaskGroup) -> StatusLine:
+def group_line(group: TaskGroup) -> StatusLine:
+    """The status of a group."""
     status = group.status
     return StatusLine(
         id=group.taskgroup_id,

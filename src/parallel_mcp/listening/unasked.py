@@ -1,0 +1,115 @@
+"""Telling a legacy client on a connection that stays open: without its asking each time, or at all.
+
+Over HTTP such a client has no connection here, since we keep no sessions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import anyio
+from mcp.shared.exceptions import MCPError
+from mcp.types import INVALID_PARAMS
+
+from parallel_mcp.errors import ResearchError, UpstreamUnavailable
+from parallel_mcp.listening.outbox import Outbox
+from parallel_mcp.listening.sources import TOOLS_CHANGED
+from parallel_mcp.listening.streams import MAX_TOPICS, send
+from parallel_mcp.listening.topics import HONOURED_WITHIN_S, News, Topic
+
+if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+    from mcp.server.session import ServerSession
+
+SEND_LIMIT_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+async def tell_that_tools_changed(session: ServerSession) -> None:
+    """Tell it, unless it does not read: then it sees the list when it asks for it."""
+    with anyio.move_on_after(SEND_LIMIT_S):
+        await send(session, News(TOOLS_CHANGED))
+
+
+class Subscriptions:
+    """The resources whose updates one connection is told; they end with its tasks."""
+
+    def __init__(self, tasks: TaskGroup) -> None:
+        self._tasks = tasks
+        self._by_uri: dict[str, _Subscription] = {}
+
+    async def add(self, topic: Topic, session: ServerSession) -> None:
+        """Tell the client the news of a resource until there will be no more, or it unsubscribes. Twice is once.
+
+        Raises:
+            MCPError: There are too many.
+            ResearchError: The resource cannot be read.
+        """
+        if topic.item in self._by_uri:
+            return
+        if len(self._by_uri) >= MAX_TOPICS:
+            raise MCPError(INVALID_PARAMS, f"{MAX_TOPICS} resources are subscribed to: unsubscribe from some first")
+        subscription = self._by_uri[topic.item] = _Subscription(topic, session)
+        self._tasks.start_soon(self._keep, subscription)
+        try:
+            await subscription.decided.wait()
+        except anyio.get_cancelled_exc_class():
+            subscription.scope.cancel()
+            raise
+        if subscription.refusal is not None:
+            raise subscription.refusal
+
+    def remove(self, uri: str) -> None:
+        """End a subscription, if there is one."""
+        if (subscription := self._by_uri.pop(uri, None)) is not None:
+            subscription.scope.cancel()
+
+    async def _keep(self, subscription: _Subscription) -> None:
+        try:
+            with subscription.scope:
+                await subscription.tell()
+        except Exception:  # a fault of ours, in a task of its own: it must not end the server
+            logger.exception("A subscription failed in this server")
+        finally:
+            subscription.decided.set()
+            if self._by_uri.get(subscription.topic.item) is subscription:
+                del self._by_uri[subscription.topic.item]
+
+
+class _Subscription:
+    """One resource that is followed for a client."""
+
+    def __init__(self, topic: Topic, session: ServerSession) -> None:
+        self.topic = topic
+        self.scope = anyio.CancelScope()
+        self.decided = anyio.Event()
+        self.refusal: ResearchError | None = None
+        self._session = session
+        self._outbox = Outbox()
+
+    async def tell(self) -> None:
+        """Tell the client, until there will be no more news and all are sent."""
+        async with AsyncExitStack() as followed:
+            try:
+                with anyio.fail_after(HONOURED_WITHIN_S):
+                    news = await followed.enter_async_context(self.topic.follow())
+            except ResearchError as error:
+                self.refusal = error
+                return
+            except TimeoutError:
+                self.refusal = UpstreamUnavailable("The resource could not be read in time")
+                return
+            self.decided.set()
+            async with anyio.create_task_group() as collecting:
+                collecting.start_soon(self._collect, news)
+                async for one in self._outbox.deliveries():
+                    await send(self._session, one)
+
+    async def _collect(self, news: AsyncGenerator[News]) -> None:
+        async for one in news:
+            self._outbox.put(self.topic, one)
+        self._outbox.close()

@@ -1,0 +1,632 @@
+"""Resources that tell when they change: in both eras, to many clients, from any process, and to nobody else."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, cast
+from urllib.parse import urlsplit
+
+import anyio
+import httpx
+import pytest
+from mcp import Client, MCPError
+from mcp.client.session import IncomingMessage
+from mcp.client.stdio import stdio_client
+from mcp.client.subscriptions import Subscription
+from mcp.server.subscriptions import ResourceUpdated
+from mcp.types import (
+    EmptyResult,
+    ResourceUpdatedNotification,
+    SubscribeRequest,
+    SubscribeRequestParams,
+    TextResourceContents,
+    UnsubscribeRequest,
+    UnsubscribeRequestParams,
+)
+
+from parallel_mcp.server import build_server
+from parallel_mcp.settings import load_settings
+from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
+from tests.bare_client import META
+from tests.conftest import Upstream
+from tests.connecting import (
+    KEY,
+    LEGACY,
+    MODERN,
+    Transport,
+    connected,
+    create,
+    http_client,
+    serving_http,
+    stdio_server,
+    structured,
+)
+from tests.faults import FaultyProxy, ScriptedFault, faulty, respond, stall
+from tests.test_leaving import streams
+from tests.test_slow_readers import serving_through_narrow_sockets
+
+IN_TIME_S = 2.0
+PATIENCE_S = 20
+Hear = Callable[[str], Any]
+
+
+class Heard:
+    """What one client was told, in order: the addresses of resources that have changed."""
+
+    def __init__(self) -> None:
+        self.uris: list[str] = []
+        self._changed = anyio.Event()
+
+    def note(self, uri: str) -> None:
+        """The resource has changed."""
+        self.uris.append(uri)
+        changed, self._changed = self._changed, anyio.Event()
+        changed.set()
+
+    async def __call__(self, message: IncomingMessage) -> None:
+        """What a legacy client does with a message."""
+        if isinstance(message, ResourceUpdatedNotification):
+            self.note(message.params.uri)
+
+    async def listen(self, updates: Subscription) -> None:
+        """What a modern client does with its stream, until that ends."""
+        async for event in updates:
+            assert isinstance(event, ResourceUpdated)
+            self.note(event.uri)
+
+    async def until(self, is_enough: Callable[[], bool]) -> None:
+        """Wait for more."""
+        with anyio.fail_after(PATIENCE_S):
+            while not is_enough():
+                await self._changed.wait()
+
+    async def times(self, uri: str, times: int) -> None:
+        """Wait until a resource was told so often."""
+        await self.until(lambda: self.uris.count(uri) >= times)
+
+
+async def subscribe(client: Client, uri: str) -> None:
+    """In the way of the legacy era, which the SDK's client calls deprecated."""
+    await client.session.send_request(SubscribeRequest(params=SubscribeRequestParams(uri=uri)), EmptyResult)
+
+
+async def unsubscribe(client: Client, uri: str) -> None:
+    """As `subscribe`."""
+    await client.session.send_request(UnsubscribeRequest(params=UnsubscribeRequestParams(uri=uri)), EmptyResult)
+
+
+@asynccontextmanager
+async def hearing(client: Client, mode: str, heard: Heard, uris: Sequence[str]) -> AsyncGenerator[None]:
+    """Subscribe in the way of the era while the block lasts. A legacy client must have `heard` for its handler."""
+    if mode == LEGACY:
+        for uri in uris:
+            await subscribe(client, uri)
+        yield
+        for uri in uris:
+            await unsubscribe(client, uri)
+        return
+    async with client.listen(resource_subscriptions=uris) as updates, anyio.create_task_group() as listening:
+        assert updates.honored.resource_subscriptions == list(uris)
+        listening.start_soon(heard.listen, updates)
+        yield
+        listening.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def client_of(transport: Transport, url: str, mode: str, heard: Heard) -> AsyncGenerator[Client]:
+    """A client of a new server; what a legacy one is told unasked is heard."""
+    handler = heard if mode == LEGACY else None
+    match transport:
+        case "memory":
+            server = build_server(load_settings({"base_url": url, "ledger": "memory", "api_key": KEY}))
+            async with Client(server, mode=mode, message_handler=handler) as client:
+                yield client
+        case "stdio":
+            async with Client(stdio_client(stdio_server(url, KEY)), mode=mode, message_handler=handler) as client:
+                yield client
+        case "http":
+            async with connected("http", url, mode=mode) as client:
+                yield client
+
+
+ERAS: list[tuple[Transport, str]] = [
+    ("memory", MODERN),
+    ("stdio", MODERN),
+    ("http", MODERN),
+    ("memory", LEGACY),
+    ("stdio", LEGACY),
+]
+
+
+def status_uri(run_id: str) -> str:
+    """Where the status of a run is read."""
+    return f"parallel://runs/{run_id}"
+
+
+async def read(client: Client, uri: str) -> dict[str, Any]:
+    """A resource that is JSON."""
+    (content,) = (await client.read_resource(uri)).contents
+    assert isinstance(content, TextResourceContents)
+    return cast("dict[str, Any]", json.loads(content.text))
+
+
+def since_change_s(upstream: Upstream, run_id: str) -> float:
+    """Seconds since the state of a run changed last, by the simulator's own account."""
+    run = httpx.get(f"{upstream.url}/v1/tasks/runs/{run_id}", headers={"x-api-key": KEY}).json()
+    return (datetime.now(UTC) - datetime.fromisoformat(run["modified_at"])).total_seconds()
+
+
+@pytest.fixture
+def proxy(upstream: Upstream) -> Generator[FaultyProxy]:
+    """What counts our connections to the API."""
+    with faulty(upstream.url) as proxy:
+        yield proxy
+
+
+# ---- what is told, and when
+
+
+@pytest.mark.parametrize(("transport", "mode"), ERAS)
+async def test_each_state_is_heard_within_two_seconds_and_the_last_one_once(
+    upstream: Upstream, transport: Transport, mode: str
+) -> None:
+    """A host that shows a run need not ask again and again. The stream of the API says nothing of a start."""
+    heard = Heard()
+    async with client_of(transport, upstream.url, mode, heard) as client:
+        run_id = await create(client, "never queue=90 latency=9000 messages=0")
+        marker = await create(client, "never latency=9000", input="What do heat pumps cost?")
+        uri, result, report = status_uri(run_id), f"{status_uri(run_id)}/result.json", f"{status_uri(run_id)}/report.md"
+        async with hearing(client, mode, heard, [uri, result, report, f"{status_uri(marker)}/result.json"]):
+            before = (await read(client, uri))["status"]
+            await heard.times(uri, 1)
+            started_s = since_change_s(upstream, run_id)
+            between = (await read(client, uri))["status"]
+            heard_before_the_end = set(heard.uris)
+
+            upstream.simulator.finish(run_id)
+            await heard.until(lambda: {uri, result, report} <= set(heard.uris[1:]))
+            ended_s = since_change_s(upstream, run_id)
+            after = (await read(client, uri))["status"]
+            (content,) = (await client.read_resource(report)).contents
+
+            upstream.simulator.finish(marker)  # whatever else there was to say of the first run comes before this
+            await heard.times(f"{status_uri(marker)}/result.json", 1)
+
+    assert [before, between, after] == ["queued", "running", "completed"]
+    assert heard_before_the_end == {uri}
+    assert max(started_s, ended_s) < IN_TIME_S
+    assert isinstance(content, TextResourceContents)
+    assert run_id in content.text
+    assert [heard.uris.count(address) for address in (uri, result, report)] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+@pytest.mark.parametrize("ending", ["fails", "status=cancelled", "status=action_required"])
+async def test_every_way_to_end_is_told_once(upstream: Upstream, ending: str, mode: str) -> None:
+    """A run that fails is no less over."""
+    heard = Heard()
+    async with client_of("memory", upstream.url, mode, heard) as client:
+        run_id = await create(client, f"latency=60 messages=0 {ending}")
+        result = f"{status_uri(run_id)}/result.json"
+        async with hearing(client, mode, heard, [result]):
+            await heard.times(result, 1)
+            assert not (await read(client, status_uri(run_id)))["is_active"]
+
+    assert heard.uris == [result]
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_what_has_ended_before_is_told_once(upstream: Upstream, mode: str) -> None:
+    """A client that has read `running` just before it subscribes must not wait for ever."""
+    heard = Heard()
+    async with client_of("memory", upstream.url, mode, heard) as client:
+        run_id = await create(client, "latency=6")
+        await client.call_tool("watch_progress", {"id": run_id})
+        marker = await create(client, "never", input="What do heat pumps cost?")
+        async with hearing(client, mode, heard, [status_uri(run_id), f"{status_uri(marker)}/report.md"]):
+            await heard.times(status_uri(run_id), 1)
+            upstream.simulator.finish(marker)
+            await heard.times(f"{status_uri(marker)}/report.md", 1)
+
+    assert heard.uris == [status_uri(run_id), f"{status_uri(marker)}/report.md"]
+
+
+async def test_mere_progress_is_told_every_few_seconds_only(upstream: Upstream) -> None:
+    """Nobody reads a status ten times a second; the end comes at once all the same."""
+    heard = Heard()
+    async with client_of("memory", upstream.url, MODERN, heard) as client:
+        run_id = await create(client, "latency=420 messages=100")
+        uri, started = status_uri(run_id), anyio.current_time()
+        async with hearing(client, MODERN, heard, [uri, f"{uri}/report.md"]):
+            await heard.times(f"{uri}/report.md", 1)
+            lasted_s = anyio.current_time() - started
+            late_s = since_change_s(upstream, run_id)
+
+    assert 3 <= heard.uris.count(uri) <= 3 + lasted_s / 3
+    assert late_s < IN_TIME_S
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_group_is_told_as_its_rows_end_and_at_its_end(upstream: Upstream, mode: str) -> None:
+    """The table can be shown as it fills."""
+    heard = Heard()
+    async with client_of("memory", upstream.url, mode, heard) as client:
+        arguments = {"inputs": ["a", "b"], "processor": "lite", "metadata": {"sim": "never"}}
+        group_id = structured(await client.call_tool("create_task_group", arguments))["group_id"]
+        runs = rows_of(upstream, group_id)
+        status, table = f"parallel://groups/{group_id}", f"parallel://groups/{group_id}/result.csv"
+        async with hearing(client, mode, heard, [status, table]):
+            upstream.simulator.finish(runs[0])
+            await heard.until(lambda: {status, table} <= set(heard.uris))
+            between = await read(client, status)
+            heard.uris.clear()
+            upstream.simulator.finish(runs[1])
+            await heard.until(lambda: {status, table} <= set(heard.uris))
+            after = await read(client, status)
+
+    assert [between["status"], after["status"]] == ["running", "completed"]
+    assert between["counts"]["completed"] == 1
+    assert [heard.uris.count(uri) for uri in (status, table)] == [1, 1]
+
+
+def rows_of(upstream: Upstream, group_id: str) -> list[str]:
+    """The runs of a group."""
+    address = f"{upstream.url}/v1/tasks/groups/{group_id}/runs"
+    lines = httpx.get(address, headers={"x-api-key": KEY}).text.splitlines()
+    events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    return [event["run"]["run_id"] for event in events]
+
+
+async def test_list_is_told_what_its_owner_creates_and_what_is_seen_to_end(upstream: Upstream) -> None:
+    """And nothing of others."""
+    mine, theirs = Heard(), Heard()
+    with serving_http(load_settings({"base_url": upstream.url, "ledger": "memory"})) as address:
+        async with (
+            http_client(address, KEY) as client,
+            http_client(address, "other") as other,
+            hearing(client, MODERN, mine, ["parallel://runs"]),
+            hearing(other, MODERN, theirs, ["parallel://runs"]),
+        ):
+            run_id = await create(client, "never queue=0")
+            await mine.times("parallel://runs", 1)
+            created = await read(client, "parallel://runs")
+            async with hearing(client, MODERN, Heard(), [status_uri(run_id)]):
+                upstream.simulator.finish(run_id)
+                await mine.times("parallel://runs", 2)
+            ended = await read(client, "parallel://runs")
+            await create(other, "never")
+            await theirs.times("parallel://runs", 1)
+
+    assert [item["id"] for item in created["items"]] == [run_id]
+    assert ended["items"][0]["status"] == "completed"
+    assert len(theirs.uris) == 1
+
+
+async def test_what_cannot_be_followed_any_more_is_told_so_that_it_is_read(
+    upstream: Upstream, proxy: FaultyProxy
+) -> None:
+    """The reader then learns why; silence would say that all is well."""
+    heard = Heard()
+    async with client_of("memory", proxy.url, MODERN, heard) as client:
+        run_id = await create(client, "never clean_close_after=1 drops=1 queue=0")
+        gone = respond(404, b'{"error": {"message": "gone"}}', {"content-type": "application/json"})
+        proxy.add(ScriptedFault(method="GET", path=f"/v1/tasks/runs/{run_id}.*", skip=1, fault=gone, times=None))
+        async with hearing(client, MODERN, heard, [f"{status_uri(run_id)}/result.json"]):
+            await heard.times(f"{status_uri(run_id)}/result.json", 1)
+            with pytest.raises(MCPError, match="not_found"):
+                await client.read_resource(status_uri(run_id))
+
+
+# ---- what is not
+
+
+async def test_only_what_the_caller_may_read_is_honoured() -> None:
+    """The acknowledgement says what will be told; each listening has the key of its own request."""
+    simulator = Simulator(SimulatorConfig(speed=60, api_keys=frozenset({KEY, "the-operators-own-key"})))
+    settings = {"ledger": "memory", "api_key": "the-operators-own-key"}
+    with serving(simulator) as url, serving_http(load_settings({"base_url": url, **settings})) as address:
+        async with http_client(address, KEY) as client, http_client(address, "other") as other:
+            run_id = await create(client, "never")
+            asked = [
+                status_uri("trun_nobody"),
+                status_uri(run_id),
+                status_uri("tgrp_1"),
+                "parallel://groups/tgrp_nobody",
+                "parallel://runs/..%2Fsecrets",
+                "parallel://runs/trun_1/other",
+                "file:///etc/passwd",
+                "parallel://runs",
+                status_uri(run_id),
+            ]
+            honoured = [await honoured_of(one, asked) for one in (client, other)]
+
+    assert honoured == [[status_uri(run_id), "parallel://runs"], ["parallel://runs"]]
+
+
+async def honoured_of(client: Client, uris: list[str]) -> list[str] | None:
+    """What a listener that asks for everything is promised: of a server without specs, resources only."""
+    async with client.listen(
+        tools_list_changed=True, prompts_list_changed=True, resources_list_changed=True, resource_subscriptions=uris
+    ) as updates:
+        granted = updates.honored.model_dump(exclude_none=True)
+    assert granted.keys() == {"resource_subscriptions"}
+    return updates.honored.resource_subscriptions
+
+
+async def test_resource_that_cannot_be_read_is_not_subscribed_to(upstream: Upstream) -> None:
+    """A legacy client is told why."""
+    async with connected("memory", upstream.url, mode=LEGACY) as client:
+        for uri, said in {
+            status_uri("trun_nobody"): "not_found",
+            status_uri("tgrp_1"): "names a group",
+            "file:///etc/passwd": "Unknown resource",
+        }.items():
+            with pytest.raises(MCPError, match=said) as refusal:
+                await subscribe(client, uri)
+            assert refusal.value.error.code == -32602
+            assert refusal.value.error.data == {"uri": uri}
+            await unsubscribe(client, uri)
+
+
+async def test_legacy_client_over_http_is_told_that_it_cannot_subscribe(upstream: Upstream) -> None:
+    """It has no connection on which it could be told anything, so nothing is promised."""
+    async with connected("http", upstream.url, mode=LEGACY) as client:
+        run_id = await create(client, "never")
+        assert client.server_capabilities is not None
+        assert client.server_capabilities.resources is not None
+        promised = client.server_capabilities.resources.subscribe
+        for ask in (subscribe, unsubscribe):
+            with pytest.raises(MCPError, match="keeps no sessions") as refusal:
+                await ask(client, status_uri(run_id))
+            assert refusal.value.error.code == -32601
+
+    assert promised is False
+
+
+async def test_profile_without_resources_promises_no_updates(upstream: Upstream) -> None:
+    """There is nothing to subscribe to."""
+    async with connected("memory", upstream.url, mode="auto", profile="chatgpt") as client:
+        assert client.server_capabilities.resources is not None
+        assert client.server_capabilities.resources.subscribe is False
+        async with client.listen(resource_subscriptions=["parallel://runs"]) as updates:
+            assert updates.honored.resource_subscriptions is None
+
+
+async def test_run_that_cannot_be_read_in_time_is_not_honoured_and_holds_nothing_up(
+    upstream: Upstream, proxy: FaultyProxy
+) -> None:
+    """A client waits for the acknowledgement before it does anything else."""
+    async with connected("memory", proxy.url) as client:
+        run_id, stalled = await create(client, "never"), await create(client, "never", input="What else?")
+        proxy.add(ScriptedFault(method="GET", path=f"/v1/tasks/runs/{stalled}.*", fault=stall(), times=None))
+        with anyio.fail_after(15):
+            async with client.listen(resource_subscriptions=[status_uri(stalled), status_uri(run_id)]) as updates:
+                assert updates.honored.resource_subscriptions == [status_uri(run_id)]
+
+
+# ---- what it costs
+
+
+@pytest.mark.parametrize("subscribers", [2, 300])
+async def test_subscribers_of_a_run_share_one_upstream_stream(
+    upstream: Upstream, proxy: FaultyProxy, subscribers: int
+) -> None:
+    """A run that everybody looks at costs the API no more than one that nobody does."""
+    ended: list[int] = []
+    async with connected("memory", proxy.url) as client, anyio.create_task_group() as listening:
+        run_id = await create(client, "never queue=0")
+        all_listen = anyio.Event()
+        open_now: list[int] = []
+
+        async def listen(number: int) -> None:
+            heard = Heard()
+            async with hearing(client, MODERN, heard, [f"{status_uri(run_id)}/report.md"]):
+                open_now.append(number)
+                if len(open_now) == subscribers:
+                    all_listen.set()
+                await heard.times(f"{status_uri(run_id)}/report.md", 1)
+                ended.append(number)
+
+        for number in range(subscribers):
+            listening.start_soon(listen, number)
+        with anyio.fail_after(PATIENCE_S):
+            await all_listen.wait()
+        upstream.simulator.finish(run_id)
+
+    assert len(ended) == subscribers
+    assert streams(proxy) == 1
+
+
+async def test_unsubscribing_ends_the_watch_and_the_news(upstream: Upstream, proxy: FaultyProxy) -> None:
+    """As does leaving the connection."""
+    heard = Heard()
+    async with client_of("memory", proxy.url, LEGACY, heard) as client:
+        run_id, other = await create(client, "never"), await create(client, "never", input="What do heat pumps cost?")
+        for uri in (status_uri(run_id), status_uri(run_id), f"{status_uri(other)}/report.md"):
+            await subscribe(client, uri)
+        await proxy.wait_for(lambda: streams(proxy) == 2)
+        connections = proxy.open_connections
+        heard.uris.clear()
+        await unsubscribe(client, status_uri(run_id))
+        await proxy.wait_for(lambda: proxy.open_connections < connections, timeout_s=5)
+        upstream.simulator.finish(run_id)
+        upstream.simulator.finish(other)
+        await heard.times(f"{status_uri(other)}/report.md", 1)
+        still = await create(client, "never", input="What else?")
+        await subscribe(client, status_uri(still))
+    await proxy.wait_for(lambda: proxy.open_connections == 0, timeout_s=5)
+
+    assert status_uri(run_id) not in heard.uris
+
+
+async def test_listeners_that_leave_leave_no_task_and_no_connection(upstream: Upstream, proxy: FaultyProxy) -> None:
+    """A server runs for weeks."""
+    async with connected("memory", proxy.url) as client:
+        runs = [await create(client, "never", input=f"Question {number}", processor="lite") for number in range(10)]
+        await client.call_tool("get_status", {"ids": runs})
+        async with client.listen(resource_subscriptions=["parallel://runs"]):
+            pass
+        await anyio.wait_all_tasks_blocked()
+        before, connections = len(asyncio.all_tasks()), proxy.open_connections
+
+        async def come_and_go(number: int) -> None:
+            uris = [status_uri(run_id) for run_id in runs[number % 10 :]]
+            with anyio.move_on_after(number / 100):
+                async with client.listen(resource_subscriptions=uris) as updates:
+                    async for _ in updates:
+                        pass
+
+        async with anyio.create_task_group() as coming:
+            for number in range(100):
+                coming.start_soon(come_and_go, number)
+        assert streams(proxy) >= 10
+        await proxy.wait_for(lambda: proxy.open_connections <= connections, timeout_s=10)
+        await anyio.wait_all_tasks_blocked()
+
+        assert len(asyncio.all_tasks()) == before
+
+
+async def test_one_connection_subscribes_to_so_much_only(upstream: Upstream) -> None:
+    """Each subscription may be a stream of the API; those of runs that have ended do not count."""
+    async with httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}) as api:
+
+        async def run(number: int, story: str) -> str:
+            body = {"input": f"question {number}", "processor": "lite", "metadata": {"sim": story}}
+            return str((await api.post("/v1/tasks/runs", json=body)).json()["run_id"])
+
+        ended = [await run(number, "latency=0") for number in range(20)]
+        active = [await run(number, "never") for number in range(101)]
+    heard = Heard()
+    async with client_of("memory", upstream.url, LEGACY, heard) as client:
+        for run_id in ended:
+            await subscribe(client, status_uri(run_id))
+            await heard.times(status_uri(run_id), 1)
+        for run_id in active[:100]:
+            await subscribe(client, status_uri(run_id))
+        with pytest.raises(MCPError, match="unsubscribe"):
+            await subscribe(client, status_uri(active[100]))
+        await unsubscribe(client, status_uri(active[0]))
+        await subscribe(client, status_uri(active[100]))
+    uris = [status_uri(run_id) for run_id in active]
+    async with connected("memory", upstream.url) as client, client.listen(resource_subscriptions=uris) as updates:
+        assert updates.honored.resource_subscriptions == uris[:100]
+
+
+# ---- clients that do not read, and servers that end
+
+
+@contextmanager
+def listening_without_reading(address: str, uris: list[str]) -> Generator[socket.socket]:
+    """A caller that listens under a very long id, which each notification repeats, and does not read."""
+    body = {
+        "jsonrpc": "2.0",
+        "id": "i" * 100_000,
+        "method": "subscriptions/listen",
+        "params": {"notifications": {"resourceSubscriptions": uris}, "_meta": META},
+    }
+    text = json.dumps(body).encode()
+    headers = {
+        "host": urlsplit(address).netloc,
+        "accept": "application/json, text/event-stream",
+        "content-type": "application/json",
+        "content-length": str(len(text)),
+        "x-api-key": KEY,
+        "mcp-protocol-version": MODERN,
+        "mcp-method": "subscriptions/listen",
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        caller.settimeout(PATIENCE_S)
+        caller.connect((urlsplit(address).hostname, urlsplit(address).port))
+        caller.sendall(f"POST /mcp HTTP/1.1\r\n{head}\r\n".encode() + text)
+        yield caller
+
+
+def told_late(caller: socket.socket, last: str) -> list[str]:
+    """What was kept for a caller, up to the last thing it waits for."""
+    told: list[str] = []
+    with caller.makefile("rb") as lines:
+        for line in lines:
+            if line.startswith(b"data: "):
+                message = json.loads(line.removeprefix(b"data: "))
+                told.append(message["params"].get("uri", message["method"]))
+                if told[-1] == last:
+                    return told
+    raise AssertionError(f"never told: {told}")
+
+
+async def test_client_that_does_not_read_stalls_nobody_and_still_gets_the_end_once(upstream: Upstream) -> None:
+    """A laptop that sleeps must not be noticed by others, and finds out when it wakes."""
+    heard = Heard()
+    with serving_through_narrow_sockets(load_settings({"base_url": upstream.url})) as address, ExitStack() as idle:
+        async with http_client(address, KEY) as client:
+            run_id = await create(client, "latency=360 messages=60")
+            uri, report = status_uri(run_id), f"{status_uri(run_id)}/report.md"
+            callers = [idle.enter_context(listening_without_reading(address, [uri, report])) for _ in range(5)]
+            async with hearing(client, MODERN, heard, [uri, report]):
+                await heard.times(report, 1)
+                assert since_change_s(upstream, run_id) < IN_TIME_S
+        for caller in callers:
+            acknowledged, *told = await anyio.to_thread.run_sync(told_late, caller, report)
+            assert acknowledged == "notifications/subscriptions/acknowledged"
+            assert told.count(report) == 1
+
+
+@contextmanager
+def http_process(upstream: Upstream, ledger: str) -> Generator[tuple[subprocess.Popen[str], str]]:
+    """A server over HTTP in a process of its own, and its address."""
+    command = [sys.executable, "-W", "error", "-m", "parallel_mcp", "serve", "--http", "--port", "0"]
+    environment = {**os.environ, "PARALLEL_BASE_URL": upstream.url, "PARALLEL_MCP_LEDGER": ledger}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process, cast("IO[str]", process.stderr).readline().split()[-1].removesuffix("/mcp")
+        finally:
+            process.kill()
+
+
+async def test_replicas_answer_for_each_other(upstream: Upstream, tmp_path: Path) -> None:
+    """Created on one, heard of from the other, read from either."""
+    ledger, heard = str(tmp_path / "ledger.sqlite3"), Heard()
+    with http_process(upstream, ledger) as (_, here), http_process(upstream, ledger) as (_, there):
+        async with http_client(here, KEY) as one, http_client(there, KEY) as other:
+            run_id = await create(other, "never queue=90 latency=9000 messages=0")
+            uri, result = status_uri(run_id), f"{status_uri(run_id)}/result.json"
+            async with hearing(one, MODERN, heard, [uri, result]):
+                await heard.times(uri, 1)
+                started_s, running = since_change_s(upstream, run_id), await read(other, uri)
+                upstream.simulator.finish(run_id)
+                await heard.until(lambda: {uri, result} <= set(heard.uris[1:]))
+                ended_s = since_change_s(upstream, run_id)
+                results = [await client.read_resource(result) for client in (one, other)]
+                recent = [(await read(client, "parallel://runs"))["items"] for client in (one, other)]
+
+    assert running["status"] == "running"
+    assert max(started_s, ended_s) < IN_TIME_S
+    assert results[0].contents == results[1].contents
+    assert [[item["id"] for item in items] for items in recent] == [[run_id], [run_id]]
+
+
+async def test_stopped_server_lets_its_listeners_go_in_order(upstream: Upstream) -> None:
+    """A stream without end would hold the stop up for ten seconds, and then break."""
+    heard = Heard()
+    with http_process(upstream, "memory") as (process, address):
+        async with http_client(address, KEY) as client:
+            run_id = await create(client, "never")
+            async with client.listen(resource_subscriptions=[status_uri(run_id), "parallel://runs"]) as updates:
+                process.send_signal(signal.SIGTERM)
+                with anyio.fail_after(5):
+                    await heard.listen(updates)  # raises SubscriptionLost if it is cut off
+        status = await anyio.to_thread.run_sync(process.wait)
+        said = cast("IO[str]", process.stderr).read()
+
+    assert status == 0
+    assert said == ""
