@@ -14,6 +14,7 @@ from mcp import Client
 from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import CallToolResult, ElicitRequestParams, ElicitResult, TextContent
+from starlette.types import ASGIApp
 
 from parallel_mcp.api.connections import Timeouts
 from parallel_mcp.http.app import http_app
@@ -80,7 +81,14 @@ async def http_client(address: str, key: str, *, mode: str = MODERN) -> AsyncGen
 @contextmanager
 def serving_http(settings: Settings) -> Generator[str]:
     """Serve over HTTP on a free loopback port, on a thread; gives the address."""
-    config = uvicorn.Config(http_app(build_server(settings), settings), port=0, log_level="critical", lifespan="on")
+    with serving_app(http_app(build_server(settings), settings)) as address:
+        yield address
+
+
+@contextmanager
+def serving_app(app: ASGIApp) -> Generator[str]:
+    """Serve an application in the same way."""
+    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="on")
     server = uvicorn.Server(config)
     listener = config.bind_socket()
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
