@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+import anyio
 import httpx2
 import pytest
 from hypothesis import given
@@ -347,6 +348,77 @@ async def test_no_task_state_is_kept_by_the_server(upstream: Upstream) -> None:
         state = await task_state(client, run_id)
 
     assert state.status == "working"
+
+
+# ---- being told
+
+
+@asynccontextmanager
+async def told_of(address: str, *task_ids: str, **extensions: Any) -> AsyncGenerator[AsyncGenerator[dict[str, Any]]]:
+    """The messages on a stream of `subscriptions/listen` for tasks, or the one that refuses it."""
+    meta: dict[str, Any] = {
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientCapabilities": {"extensions": extensions or {TASKS: {}}},
+    }
+    params: dict[str, Any] = {"notifications": {"taskIds": task_ids}, "_meta": meta}
+    body: dict[str, Any] = {"jsonrpc": "2.0", "id": "mine", "method": "subscriptions/listen", "params": params}
+    headers = {
+        "x-api-key": KEY,
+        "accept": "application/json, text/event-stream",
+        "mcp-protocol-version": MODERN,
+        "mcp-method": "subscriptions/listen",
+    }
+
+    async def messages(response: httpx2.Response) -> AsyncGenerator[dict[str, Any]]:
+        if response.status_code != 200:
+            yield json.loads(await response.aread())
+            return
+        async for line in response.aiter_lines():
+            if line.startswith("data:"):
+                yield json.loads(line.removeprefix("data:"))
+
+    async with (
+        httpx2.AsyncClient(headers=headers, timeout=60) as http,
+        http.stream("POST", f"{address}/mcp", json=body) as response,
+        aclosing(messages(response)) as told,
+    ):
+        yield told
+
+
+async def test_listening_client_is_told_of_progress_and_once_of_the_end(upstream: Upstream) -> None:
+    """On another process than the one that started the run; with the end comes the whole result."""
+    settings = load_settings({"base_url": upstream.url, "ledger": "memory"})
+    with serving_http(settings) as one, serving_http(settings) as other:
+        async with replica(one) as client:
+            created = await task_created(client, "run_task", {**TASK, "metadata": {"sim": "latency=240"}})
+        seen: list[dict[str, Any]] = []
+        async with told_of(other, created.task_id, "trun_of_nobody") as told:
+            acknowledged = await anext(told)
+            with anyio.fail_after(30):
+                async for message in told:
+                    seen.append(message)
+                    if message["params"]["status"] != "working":
+                        break
+
+    assert acknowledged["method"] == "notifications/subscriptions/acknowledged"
+    assert acknowledged["params"]["notifications"] == {"taskIds": [created.task_id]}
+    assert {message["method"] for message in seen} == {"notifications/tasks"}
+    assert {message["params"]["taskId"] for message in seen} == {created.task_id}
+    marks = [message["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] for message in seen]
+    assert set(marks) == {"mine"}
+    *progress, last = [message["params"] for message in seen]
+    assert len({state["statusMessage"] for state in progress}) > 1
+    assert last["status"] == "completed"
+    assert last["result"]["structuredContent"]["untrusted"]["citations"]
+
+
+async def test_listening_to_tasks_needs_the_capability(upstream: Upstream) -> None:
+    """As every other method of the extension."""
+    with serving_http(load_settings({"base_url": upstream.url, "ledger": "memory"})) as address:
+        async with told_of(address, "trun_1", **{"com.example/other": {}}) as told:
+            refusal = await anext(told)
+
+    assert refusal["error"]["code"] == MISSING_CAPABILITY
 
 
 # ---- when to ask again

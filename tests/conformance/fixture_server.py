@@ -11,7 +11,6 @@ from mcp.server.context import ServerRequestContext
 from mcp.types import EmptyResult, SetLevelRequestParams, SubscribeRequestParams, UnsubscribeRequestParams
 from starlette.types import ASGIApp
 
-from parallel_mcp.extensions.tasks import TasksExtension
 from parallel_mcp.http.app import MCP_PATH, http_app
 from parallel_mcp.server import ParallelServer, build_server
 from parallel_mcp.settings import Settings, load_settings
@@ -31,7 +30,7 @@ class FixtureServer(ParallelServer):
             version="1",
             tools=[*content_tools(), *question_tools(), *tasks.tools()],
             offered_resources=content_resources(),
-            extensions=[TasksExtension(tasks)],
+            tasks=tasks,
             lifespan=build_server(settings).settings.lifespan,
             log_level="WARNING",
             subscriptions=False,
