@@ -11,6 +11,7 @@ LAYERS = [
     {"cli"},
     {"http", "stdio"},
     {"server"},
+    {"listeners"},
     {"listening"},
     {"prompts", "resources"},
     {"tools"},

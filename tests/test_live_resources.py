@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
@@ -518,6 +518,21 @@ async def test_one_connection_subscribes_to_so_much_only(upstream: Upstream) -> 
     uris = [status_uri(run_id) for run_id in active]
     async with connected("memory", upstream.url) as client, client.listen(resource_subscriptions=uris) as updates:
         assert updates.honored.resource_subscriptions == uris[:100]
+
+
+async def test_streams_are_bounded(upstream: Upstream) -> None:
+    """Each holds a connection open, and anybody who reaches the server can ask for one."""
+    async with connected("memory", upstream.url) as client, AsyncExitStack() as streams_open:
+        with anyio.fail_after(PATIENCE_S):
+            async with client.listen(resource_subscriptions=["parallel://runs"]):
+                for _ in range(511):
+                    await streams_open.enter_async_context(client.listen())
+                with pytest.raises(MCPError, match="512 streams"):
+                    await streams_open.enter_async_context(client.listen())
+            while True:  # the server hears of the one that has left when it hears of it
+                with suppress(MCPError):
+                    await streams_open.enter_async_context(client.listen())
+                    break
 
 
 # ---- clients that do not read, and servers that end

@@ -6,13 +6,12 @@ import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
-from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+from mcp.server.context import ServerRequestContext
 from mcp.server.mcpserver import Context, RequestStateSecurity
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool, ToolManager
@@ -21,36 +20,28 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 from mcp.types import (
     INTERNAL_ERROR,
-    INVALID_PARAMS,
-    METHOD_NOT_FOUND,
     CallToolResult,
     CompleteRequestParams,
     CompleteResult,
-    EmptyResult,
     InputRequiredResult,
-    NotificationParams,
     ReadResourceRequestParams,
     ReadResourceResult,
     Resource,
     ResourceTemplate,
-    SubscribeRequestParams,
-    SubscriptionsListenRequestParams,
-    SubscriptionsListenResult,
     TextContent,
-    UnsubscribeRequestParams,
 )
 
 from parallel_mcp import __version__
-from parallel_mcp.errors import InvalidArguments, MissingKey, NotFound, ResearchError, SettingsError
+from parallel_mcp.errors import MissingKey, ResearchError, SettingsError
 from parallel_mcp.extensions.tasks import TasksExtension, TaskSource
 from parallel_mcp.ledger.choice import chosen_ledger
+from parallel_mcp.listeners import Listeners
 from parallel_mcp.prompts import chosen_prompts
 from parallel_mcp.prompts.completions import completions
-from parallel_mcp.render.errors import error_text
 from parallel_mcp.resources import chosen_resources
-from parallel_mcp.resources.definition import ResourceDefinition, resource_at
+from parallel_mcp.resources.definition import ResourceDefinition, resource_at, resource_error
 from parallel_mcp.settings import Settings, env_name, unknown_variables
-from parallel_mcp.tasks.changes import Change, ListChanges
+from parallel_mcp.tasks.changes import ListChanges
 from parallel_mcp.tasks.creating import FINISH_S, creating
 from parallel_mcp.tasks.feeds import sharing_feeds
 from parallel_mcp.tasks.processors import processor_named
@@ -61,8 +52,6 @@ from parallel_mcp.tools.runs_as_tasks import RunsAsTasks
 
 if TYPE_CHECKING:
     from parallel_mcp.api.connections import Timeouts
-    from parallel_mcp.listening.streams import Streams
-    from parallel_mcp.listening.unasked import Subscriptions
     from parallel_mcp.tools.spec_tools import SpecTools
 
 INSTRUCTIONS = """\
@@ -109,18 +98,10 @@ class ParallelServer(MCPServer[App]):
         self._offered_resources = offered_resources
         self._own_tools = tools
         self._specs = specs
-        self._tasks = tasks
-        self._tools_changed = Change()
-        self._streams: Streams | None = None
-        self._subscribed: WeakKeyDictionary[App, Subscriptions] = WeakKeyDictionary()
         server = self._lowlevel_server
         server.add_request_handler("completion/complete", CompleteRequestParams, self._complete)
         server.add_request_handler("resources/read", ReadResourceRequestParams, self._read_resource)
-        server.add_request_handler("resources/subscribe", SubscribeRequestParams, self._subscribe)
-        server.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, self._unsubscribe)
-        server.add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, self._listen)
-        server.add_notification_handler("notifications/initialized", NotificationParams, self._initialized)
-        self.middleware.append(self._promise_what_is_kept)
+        self._listeners = Listeners(server, offered_resources, tasks, tools_may_change=specs is not None)
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[App, Any] | None = None
@@ -169,91 +150,13 @@ class ParallelServer(MCPServer[App]):
         try:
             return await definition.read(call_of(ctx), params.uri, variables)
         except ResearchError as error:
-            raise _resource_error(error, params.uri) from error
+            raise resource_error(error, params.uri) from error
         except MCPError:
             raise
         except Exception as error:
             logger.exception("The resource %s failed", definition.name)
             what = f"{definition.name} failed because of a fault in this server"
             raise MCPError(INTERNAL_ERROR, what, {"uri": params.uri}) from error
-
-    # ---- telling clients what changes
-
-    async def _listen(
-        self, ctx: ServerRequestContext[App], params: SubscriptionsListenRequestParams
-    ) -> SubscriptionsListenResult:
-        """Tell a modern client what it listens for."""
-        if self._streams is None:
-            self._streams = self._made_streams()
-        return await self._streams.serve(ctx, params.notifications)
-
-    def _made_streams(self) -> "Streams":
-        """Everything that clients can be told of; imported when the first one asks."""
-        from parallel_mcp.listening.sources import resource_updates, task_updates, tool_changes
-        from parallel_mcp.listening.streams import Streams
-
-        of_tools = [tool_changes(self._tools_changed)] if self._specs is not None else []
-        of_tasks = [task_updates(self._tasks)] if self._tasks is not None else []
-        return Streams([*of_tools, resource_updates(self._offered_resources), *of_tasks])
-
-    def let_listeners_go(self) -> None:
-        """End the streams of clients that listen for changes, which nothing else ends before the connection does."""
-        if self._streams is not None:
-            self._streams.close()
-
-    async def _subscribe(self, ctx: ServerRequestContext[App], params: SubscribeRequestParams) -> EmptyResult:
-        """Tell a legacy client when a resource changes, on its connection."""
-        from parallel_mcp.listening.sources import resource_topic
-
-        subscriptions = self._subscriptions_of(ctx)
-        topic = resource_topic(params.uri, self._offered_resources, call_of(ctx))
-        if topic is None:
-            raise MCPError(INVALID_PARAMS, f"Unknown resource: {params.uri}", {"uri": params.uri})
-        try:
-            await subscriptions.add(topic, ctx.session)
-        except ResearchError as error:
-            raise _resource_error(error, params.uri) from error
-        return EmptyResult()
-
-    async def _unsubscribe(self, ctx: ServerRequestContext[App], params: UnsubscribeRequestParams) -> EmptyResult:
-        """Tell a legacy client no more of a resource."""
-        self._subscriptions_of(ctx).remove(params.uri)
-        return EmptyResult()
-
-    def _subscriptions_of(self, ctx: ServerRequestContext[App]) -> "Subscriptions":
-        """Those of a connection that stays open.
-
-        Raises:
-            MCPError: It does not: it came over HTTP, where we keep no sessions.
-        """
-        from parallel_mcp.listening.unasked import Subscriptions
-
-        app = ctx.lifespan_context
-        if ctx.request is not None or app.background is None:
-            raise MCPError(
-                METHOD_NOT_FOUND,
-                "Over HTTP nothing can be subscribed to before revision 2026-07-28 of the protocol, since this server "
-                "keeps no sessions. Use stdio, or a client that opens subscriptions/listen, or read it again",
-            )
-        if app not in self._subscribed:
-            self._subscribed[app] = Subscriptions(app.background)
-        return self._subscribed[app]
-
-    async def _initialized(self, ctx: ServerRequestContext[App], params: NotificationParams) -> None:
-        """A legacy client is ready. One that came over HTTP has left with this very message."""
-        if ctx.request is None:
-            ctx.lifespan_context.told_unasked = ctx.session
-
-    async def _promise_what_is_kept(self, ctx: ServerRequestContext[App, Any], call_next: CallNext) -> HandlerResult:
-        """The SDK promises to tell of all changes wherever it could; a client that trusts that does not look again."""
-        result = await call_next(ctx)
-        if ctx.method in ("initialize", "server/discover") and isinstance(result, dict):
-            promised = cast("dict[str, dict[str, dict[str, bool]]]", result)["capabilities"]
-            is_told = ctx.method == "server/discover" or ctx.request is None
-            promised["tools"]["listChanged"] = is_told and self._specs is not None
-            promised["prompts"]["listChanged"] = promised["resources"]["listChanged"] = False
-            promised["resources"]["subscribe"] = is_told and bool(self._offered_resources)
-        return result
 
     async def serve(
         self, incoming: ReadStream[SessionMessage | Exception], outgoing: WriteStream[SessionMessage]
@@ -278,11 +181,11 @@ class ParallelServer(MCPServer[App]):
         async with aclosing(specs.changes()) as changes:
             async for tools in changes:
                 self._tool_manager = ToolManager(tools=[*self._own_tools, *tools])
-                self._tools_changed.tell()
-                if app.told_unasked is not None:
-                    from parallel_mcp.listening.unasked import tell_that_tools_changed
+                await self._listeners.tell_that_tools_changed(app)
 
-                    await tell_that_tools_changed(app.told_unasked)
+    def let_listeners_go(self) -> None:
+        """End the streams of clients that listen for changes, which nothing else ends before the connection does."""
+        self._listeners.close()
 
 
 def build_server(
@@ -329,7 +232,7 @@ def build_server(
         tasks=RunsAsTasks(specs) if settings.profile == "research" else None,
         lifespan=lifespan,
         log_level="WARNING",
-        subscriptions=False,  # ours, in `listening`, know the caller and what can be told
+        subscriptions=False,  # the SDK's own would promise all changes, and knows no callers; see `listeners`
         cache_hints=dict.fromkeys(_LISTS, _LISTS_CHANGE_RARELY) | ({"tools/list": _TOOLS_MAY_CHANGE} if specs else {}),
     )
     for prompt in chosen_prompts(settings):
@@ -353,12 +256,6 @@ def _principal(ctx: ServerRequestContext[App]) -> str | None:
         return call_of(ctx).owner
     except MissingKey:
         return None
-
-
-def _resource_error(error: ResearchError, uri: str) -> MCPError:
-    """What a client is told that cannot read, or follow, a resource."""
-    code = INVALID_PARAMS if isinstance(error, InvalidArguments | NotFound) else INTERNAL_ERROR
-    return MCPError(code, error_text(error), {"uri": uri})
 
 
 def _chosen_specs(settings: Settings) -> "SpecTools | None":

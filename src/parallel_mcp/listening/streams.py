@@ -57,8 +57,7 @@ class Streams:
         self._open.add(stream)
         try:
             with stream.scope:
-                async with following(topics, stream.outbox) as followed:
-                    honoured = [topic for topic in topics if topic in followed.honoured]
+                async with following(topics, stream.outbox) as honoured:
                     await stream.send(News(ACKNOWLEDGED, {"notifications": granted(honoured)}))
                     async for news in stream.outbox.deliveries():
                         await stream.send(news)

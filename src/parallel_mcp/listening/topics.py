@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from mcp.shared.exceptions import MCPError
 
 from parallel_mcp.errors import ResearchError
 
@@ -42,7 +43,7 @@ class Topic:
         kind: Its field in the filter of `subscriptions/listen`.
         item: Which one of the list in that field; empty if the field is a flag.
         follow: Entering it makes sure that there is such a thing and that this caller may know of it (`ResearchError`
-            if not); it gives the news, each standing for those before it.
+            or `MCPError` if not); it gives the news, each standing for those before it.
     """
 
     kind: str
@@ -54,21 +55,13 @@ Source = Callable[["Asked", "Call"], Iterable[Topic]]
 """The topics of one kind that a client asks for. May raise `MCPError`, which refuses the whole request."""
 
 
-@dataclass
-class Followed:
-    """The topics that can be followed, and why the others cannot, as far as that is known."""
-
-    honoured: list[Topic]
-    refused: dict[Topic, ResearchError]
-
-
 @asynccontextmanager
-async def following(topics: Sequence[Topic], outbox: Outbox) -> AsyncGenerator[Followed]:
-    """Follow topics while the block lasts, and put their news into the outbox.
+async def following(topics: Sequence[Topic], outbox: Outbox) -> AsyncGenerator[list[Topic]]:
+    """Follow topics while the block lasts, and put their news into the outbox; gives those that can be followed.
 
     What cannot be read within five seconds is not followed: the client waits meanwhile, and is told so.
     """
-    followed = Followed([], {})
+    honoured: set[Topic] = set()
     undecided = set(topics)
     decided = anyio.Event()
 
@@ -85,11 +78,11 @@ async def following(topics: Sequence[Topic], outbox: Outbox) -> AsyncGenerator[F
         try:
             async with topic.follow() as news, aclosing(news):
                 if decide(topic):
-                    followed.honoured.append(topic)
+                    honoured.add(topic)
                     async for one in news:
                         outbox.put(topic, one)
-        except ResearchError as error:
-            followed.refused[topic] = error
+        except (ResearchError, MCPError) as error:
+            logger.info("%s is not followed: %s", topic.kind, error)
         except Exception:  # a fault of ours, in a task of its own: the other topics go on
             logger.exception("A topic cannot be followed because of a fault in this server")
         decide(topic)
@@ -101,5 +94,5 @@ async def following(topics: Sequence[Topic], outbox: Outbox) -> AsyncGenerator[F
             with anyio.move_on_after(HONOURED_WITHIN_S):
                 await decided.wait()
         undecided.clear()
-        yield followed
+        yield [topic for topic in topics if topic in honoured]
         tasks.cancel_scope.cancel()

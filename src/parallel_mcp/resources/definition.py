@@ -5,9 +5,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
 
+from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import UriTemplate
-from mcp.types import ReadResourceResult, Resource, ResourceTemplate, TextResourceContents
+from mcp.types import (
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    ReadResourceResult,
+    Resource,
+    ResourceTemplate,
+    TextResourceContents,
+)
 
+from parallel_mcp.errors import InvalidArguments, NotFound, ResearchError
+from parallel_mcp.render.errors import error_text
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import origin
 
@@ -94,3 +104,9 @@ def resource_at(
         if variables is not None:
             return definition, variables
     return None
+
+
+def resource_error(error: ResearchError, uri: str) -> MCPError:
+    """What a client is told that cannot read, or follow, a resource."""
+    code = INVALID_PARAMS if isinstance(error, InvalidArguments | NotFound) else INTERNAL_ERROR
+    return MCPError(code, error_text(error), {"uri": uri})
