@@ -7,13 +7,18 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from mcp import Client
+from mcp.types import ElicitRequestParams, ElicitResult
 
 from parallel_mcp.api.connections import Timeouts
+from parallel_mcp.api.findall import FINDALL_BETA
+from parallel_mcp.server import build_server
+from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Fault, Simulator, SimulatorConfig, serving
 from tests.conftest import Upstream
-from tests.connecting import LEGACY, asked_client, connected, failure, structured, text_of
+from tests.connecting import KEY, LEGACY, MODERN, asked_client, connected, failure, structured, text_of
 from tests.faults import (
     ScriptedFault,
     close_without_answer,
@@ -491,6 +496,43 @@ async def test_addition_whose_price_could_change_under_the_question_is_refused(u
 
     assert "Code: over_budget" in text
     assert len(questions) == 1
+
+
+async def test_nothing_is_bought_for_more_than_the_user_approved(upstream: Upstream) -> None:
+    """Somebody else may extend the run between the question and the purchase."""
+    questions: list[str] = []
+    findall_id = ""  # of the run that the second question is about
+
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        questions.append(params.message)
+        if len(questions) == 2:
+            await extend_unseen(upstream, findall_id, 85)
+        return ElicitResult(action="accept", content={"approve": True})
+
+    dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 15, "metadata": {"sim": "never latency=10"}}
+    settings = load_settings(
+        {"base_url": upstream.url, "api_key": KEY, "ledger": "memory", "toolsets": TOOLSETS, "max_usd_per_hour": 0}
+    )
+    async with Client(build_server(settings), mode=MODERN, elicitation_callback=answer) as client:
+        findall_id = structured(await client.call_tool("create_findall", dear))["findall_id"]
+        before = await spent_usd(client)
+        await client.call_tool("enrich_findall", {"id": findall_id, "output_schema": SCHEMA, "processor": "pro"})
+        spent = await spent_usd(client) - before
+
+    assert len(questions) == 2
+    assert "up to 15 matches with pro for at most $1.50" in questions[1]
+    assert spent <= 1.5
+
+
+async def extend_unseen(upstream: Upstream, findall_id: str, additional: int) -> None:
+    """Extend a run so that the next look at its schema does not show it yet."""
+    path = f"{RUNS}/{findall_id}/schema"
+    headers = {"x-api-key": KEY, "parallel-beta": FINDALL_BETA}
+    async with httpx.AsyncClient(base_url=upstream.url, headers=headers) as http:
+        before = (await http.get(path)).text
+        body = {"additional_match_limit": additional}
+        (await http.post(f"{RUNS}/{findall_id}/extend", json=body)).raise_for_status()
+    upstream.simulator.add_fault(Fault("GET", path, times=1, status=200, body=before))
 
 
 async def test_user_is_not_asked_about_what_cannot_be_bought(upstream: Upstream) -> None:

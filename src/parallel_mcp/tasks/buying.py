@@ -48,7 +48,7 @@ def fingerprint(kind: str, request: Mapping[str, Any]) -> str:
 
 
 async def bought(
-    creator: Creator, purchase: Purchase[_Made], *, force_new: bool = False, price_approved: bool = False
+    creator: Creator, purchase: Purchase[_Made], *, force_new: bool = False, approved_usd: float = 0
 ) -> Bought[_Made]:
     """Buy something, or give what an earlier, equal purchase made; equal is as in `Creator.create`.
 
@@ -56,7 +56,7 @@ async def bought(
         ResearchError: As `Creator.create`.
     """
     intent = purchase.intent
-    limits = creator.limits(intent.price_usd, price_approved=price_approved)
+    limits = creator.limits(intent.price_usd, approved_usd=approved_usd)
     passed_over: frozenset[str] = frozenset()
     while True:
         match await creator.begun(intent, limits, passed_over):

@@ -27,6 +27,7 @@ from parallel_mcp.errors import (
     UpstreamError,
 )
 from parallel_mcp.ledger import (
+    FREE_USD,
     Begun,
     Entry,
     EntryState,
@@ -176,13 +177,14 @@ class Creator:
         request: TaskRunInput,
         *,
         force_new: bool = False,
-        price_approved: bool = False,
+        approved_usd: float = 0,
     ) -> Creation:
         """Create a run, or return the one that an earlier, equal create made.
 
         Equal is: the same idempotency key; without one, the same request within ten minutes, while its run is active.
-        `force_new` sets the second rule aside; `price_approved` the limit of one call. A caller who is cancelled
-        meanwhile does not abort a create: it is finished and written down, and the next equal call finds its run.
+        `force_new` sets the second rule aside; `approved_usd` is a price that the user allows above the limit of one
+        call. A caller who is cancelled meanwhile does not abort a create: it is finished and written down, and the next
+        equal call finds its run.
 
         Raises:
             OverBudget: Before anything is sent.
@@ -191,7 +193,7 @@ class Creator:
             LedgerUnavailable: What was created before cannot be known; nothing is sent.
             UpstreamError: Refused; nothing was created.
         """
-        limits = self.limits(intent.price_usd, price_approved=price_approved)
+        limits = self.limits(intent.price_usd, approved_usd=approved_usd)
         passed_over: frozenset[str] = frozenset()
         while True:
             match await self.begun(intent, limits, passed_over):
@@ -246,10 +248,10 @@ class Creator:
             logger.info("The end of a run was not noted: %s", type(error).__name__)
         noted.set()
 
-    def limits(self, price_usd: float, *, price_approved: bool) -> Limits:
-        """The limits for a create: above the limit of one call nothing new is begun, unless the user approved."""
+    def limits(self, price_usd: float, *, approved_usd: float) -> Limits:
+        """The limits for a create: above the limit of one call nothing new is begun for more than the user approved."""
         settings = self._settings
-        if not price_approved and is_dear(price_usd, settings):
+        if is_dear(price_usd, settings) and price_usd > approved_usd + FREE_USD:
             return NOTHING_NEW
         return Limits(settings.max_usd_per_hour, settings.max_usd_per_day, settings.max_active_runs)
 

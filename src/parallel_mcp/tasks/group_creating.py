@@ -148,12 +148,13 @@ class GroupCreating:
             return intent.price_usd
         return 0
 
-    async def create(self, *, price_approved: bool = False) -> FilledGroup:
+    async def create(self, *, approved_usd: float = 0) -> FilledGroup:
         """Create the rows, or give the group that an equal call created; with a `group_id`, add what it lacks.
 
         Equal is as for single runs. A group that lacks rows answers an equal call too, active or not; they are
         created only in a call that names the group. Rows that the group shows are never created in it again;
         `force_new` creates there those whose outcome is unknown. A caller who leaves does not abort a create.
+        Above the limit of one call nothing is bought for more than `approved_usd`.
 
         Raises:
             OverBudget, IdempotencyConflict, LedgerUnavailable: Before anything is sent.
@@ -163,9 +164,9 @@ class GroupCreating:
             UpstreamError: None of the rows were created, or the group cannot be read.
         """
         if self.group_id:
-            return await self._add(price_approved=price_approved)
+            return await self._add(approved_usd=approved_usd)
         intent = self.order.intent(len(self.order.inputs))
-        limits = self.creator.limits(intent.price_usd, price_approved=price_approved)
+        limits = self.creator.limits(intent.price_usd, approved_usd=approved_usd)
         begun = await self._begun(intent, limits)
         if isinstance(begun, FilledGroup):
             return begun
@@ -241,7 +242,7 @@ class GroupCreating:
 
     # ---- a group that is there
 
-    async def _add(self, *, price_approved: bool) -> FilledGroup:
+    async def _add(self, *, approved_usd: float) -> FilledGroup:
         passed_over: frozenset[str] = frozenset()
         while True:
             rows = await self._lacking()
@@ -249,7 +250,7 @@ class GroupCreating:
                 await self._close(await self._still_open(self.group_id), self.group_id)
                 return FilledGroup(self.group_id, deduplicated=True)
             intent = self.order.intent(len(rows), group_id=self.group_id)
-            limits = self.creator.limits(intent.price_usd, price_approved=price_approved)
+            limits = self.creator.limits(intent.price_usd, approved_usd=approved_usd)
             match await self.creator.begun(intent, limits, passed_over):
                 case New(entry_id=entry_id):
                     return await self.creator.send_once(entry_id, partial(self._sent_to_group, entry_id, rows))

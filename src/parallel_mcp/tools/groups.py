@@ -74,7 +74,7 @@ async def create_task_group(request: CreateTaskGroupArguments, call: Call) -> Ca
     if call.approval == "declined":
         raise OverBudget("The user was asked and declined the price of this group. Nothing was sent")
     with anyio.CancelScope(deadline=anyio.current_time() + allowed_wait_s(None, call)):
-        group = await asked.creating.create(price_approved=call.approval == "approved")
+        group = await asked.creating.create(approved_usd=call.approved_usd)
         return _filled_reply(group, asked)
     raise StillCreating("The rows are on their way, and the API has not answered yet")
 
