@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -24,6 +25,7 @@ from tests.faults import (
     close_without_answer,
     cut_body,
     faulty,
+    late,
     replace_body,
     reset_after_accept,
     respond,
@@ -462,12 +464,13 @@ async def test_dear_run_is_refused_before_sending_where_nobody_can_be_asked(upst
     assert upstream.simulator.requests == []
 
 
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
 @pytest.mark.parametrize("approves", [True, False])
-async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approves: bool) -> None:
+async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approves: bool, mode: str) -> None:
     """Above the limit of one call the person decides: for the run, for more matches, and for more columns."""
     questions: list[str] = []
     dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 5, "metadata": {"sim": "never latency=10"}}
-    async with asked_client(upstream.url, questions, approves=approves, toolsets=TOOLSETS) as client:
+    async with asked_client(upstream.url, questions, approves=approves, mode=mode, toolsets=TOOLSETS) as client:
         made = await client.call_tool("create_findall", dear)
         if not approves:
             assert "declined $2.75" in text_of(made)
@@ -486,19 +489,8 @@ async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approve
     assert all(price in question for price, question in zip(prices, questions, strict=True))
 
 
-async def test_addition_whose_price_could_change_under_the_question_is_refused(upstream: Upstream) -> None:
-    """In the older era the answer would be taken for whatever it costs by then."""
-    questions: list[str] = []
-    dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 5, "metadata": {"sim": "never latency=10"}}
-    async with asked_client(upstream.url, questions, approves=True, mode=LEGACY, toolsets=TOOLSETS) as client:
-        findall_id = structured(await client.call_tool("create_findall", dear))["findall_id"]
-        text = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 15})
-
-    assert "Code: over_budget" in text
-    assert len(questions) == 1
-
-
-async def test_nothing_is_bought_for_more_than_the_user_approved(upstream: Upstream) -> None:
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_nothing_is_bought_for_more_than_the_user_approved(upstream: Upstream, mode: str) -> None:
     """Somebody else may extend the run between the question and the purchase."""
     questions: list[str] = []
     findall_id = ""  # of the run that the second question is about
@@ -506,33 +498,93 @@ async def test_nothing_is_bought_for_more_than_the_user_approved(upstream: Upstr
     async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
         questions.append(params.message)
         if len(questions) == 2:
-            await extend_unseen(upstream, findall_id, 85)
+            await add_elsewhere(upstream, findall_id, "extend", EXTENSION, unseen=mode == MODERN)
         return ElicitResult(action="accept", content={"approve": True})
 
     dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 15, "metadata": {"sim": "never latency=10"}}
     settings = load_settings(
         {"base_url": upstream.url, "api_key": KEY, "ledger": "memory", "toolsets": TOOLSETS, "max_usd_per_hour": 0}
     )
-    async with Client(build_server(settings), mode=MODERN, elicitation_callback=answer) as client:
+    async with Client(build_server(settings), mode=mode, elicitation_callback=answer) as client:
         findall_id = structured(await client.call_tool("create_findall", dear))["findall_id"]
         before = await spent_usd(client)
-        await client.call_tool("enrich_findall", {"id": findall_id, "output_schema": SCHEMA, "processor": "pro"})
+        text = await failure(client, "enrich_findall", {"id": findall_id, "output_schema": SCHEMA, "processor": "pro"})
         spent = await spent_usd(client) - before
 
     assert len(questions) == 2
     assert "up to 15 matches with pro for at most $1.50" in questions[1]
-    assert spent <= 1.5
+    assert "Code: still_changing" in text
+    assert spent == 0
+    assert upstream.sent("POST", f"{RUNS}/{findall_id}/enrich") == []
 
 
-async def extend_unseen(upstream: Upstream, findall_id: str, additional: int) -> None:
-    """Extend a run so that the next look at its schema does not show it yet."""
+EXTENSION = {"additional_match_limit": 85}
+ENRICHMENT = {"processor": "base", "output_schema": {"type": "json", "json_schema": SCHEMA}}
+
+
+async def add_elsewhere(
+    upstream: Upstream, findall_id: str, what: str, body: dict[str, Any], *, unseen: bool = True
+) -> None:
+    """Add to a run as another process would; `unseen`: the next look at the run does not show it yet."""
     path = f"{RUNS}/{findall_id}/schema"
     headers = {"x-api-key": KEY, "parallel-beta": FINDALL_BETA}
     async with httpx.AsyncClient(base_url=upstream.url, headers=headers) as http:
         before = (await http.get(path)).text
-        body = {"additional_match_limit": additional}
-        (await http.post(f"{RUNS}/{findall_id}/extend", json=body)).raise_for_status()
-    upstream.simulator.add_fault(Fault("GET", path, times=1, status=200, body=before))
+        (await http.post(f"{RUNS}/{findall_id}/{what}", json=body)).raise_for_status()
+    if unseen:
+        upstream.simulator.add_fault(Fault("GET", path, times=1, status=200, body=before))
+
+
+@pytest.mark.parametrize("what", ["extend", "enrich"])
+async def test_addition_that_has_become_dearer_is_looked_at_again(
+    upstream: Upstream, client: Client, what: str
+) -> None:
+    """An enrichment makes each further match dearer, and further matches each enrichment."""
+    findall_id = await start(client, "never", generator="base", match_limit=5)
+    if what == "extend":
+        arguments: dict[str, Any] = {"match_limit": 9}
+        await add_elsewhere(upstream, findall_id, "enrich", ENRICHMENT)
+    else:
+        arguments = {"output_schema": SCHEMA, "processor": "base"}
+        await add_elsewhere(upstream, findall_id, "extend", EXTENSION)
+    before = await spent_usd(client)
+    text = await failure(client, f"{what}_findall", {"id": findall_id, **arguments})
+    refused = len(upstream.sent("POST", f"{RUNS}/{findall_id}/{what}"))
+    spent = await spent_usd(client) - before
+    again = structured(await client.call_tool(f"{what}_findall", {"id": findall_id, **arguments}))
+
+    assert "Code: still_changing" in text
+    assert "Nothing was sent or charged. The same call looks again, and buys what is still lacking." in text
+    assert (refused, spent) == (0, 0)
+    assert (again["most_usd"], again["deduplicated"]) == ((0.16 if what == "extend" else 0.9), False)
+
+
+async def test_additions_at_once_cost_what_they_say(upstream: Upstream) -> None:
+    """Models call tools side by side: each addition is priced by what the others have made of the run."""
+    answers: dict[str, Any] = {}
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets=TOOLSETS, max_usd_per_call=0, max_usd_per_hour=0) as client:
+            findall_id = await start(client, "never", match_limit=5)
+            before = await spent_usd(client)
+            path = f"{RUNS}/{findall_id}/schema"
+            proxy.add(ScriptedFault(method="GET", path=path, skip=1, fault=late(0.5)))
+
+            async def add(tool: str, **arguments: Any) -> None:
+                answers[tool] = await client.call_tool(tool, {"id": findall_id, **arguments})
+
+            async with anyio.create_task_group() as adding:
+                adding.start_soon(partial(add, "extend_findall", match_limit=105))
+                await proxy.wait_for(lambda: sum(request.path == path for request in proxy.requests) >= 2)
+                adding.start_soon(partial(add, "enrich_findall", output_schema=SCHEMA, processor="pro"))
+            between = await spent_usd(client)
+            refused = answers["enrich_findall"]
+            await add("enrich_findall", output_schema=SCHEMA, processor="pro")
+            spent = await spent_usd(client) - before
+
+    assert structured(answers["extend_findall"])["most_usd"] == pytest.approx(between - before) == 3
+    assert "Code: still_changing" in text_of(refused)
+    assert structured(answers["enrich_findall"])["most_usd"] == 10.5
+    assert spent == pytest.approx(13.5)
 
 
 async def test_user_is_not_asked_about_what_cannot_be_bought(upstream: Upstream) -> None:

@@ -6,6 +6,7 @@ ResearchError
 ├── IdempotencyConflict     use another idempotency key
 ├── OutcomeUnknown          check before creating again
 ├── StillCreating           call again for the answer
+├── StillChanging           call again, which looks anew
 ├── OverBudget              ask the user
 ├── LedgerUnavailable       have the ledger repaired, or choose one in memory
 ├── RunFailed               the run itself ended without a result
@@ -88,6 +89,14 @@ class StillCreating(ResearchError):
     code = "still_creating"
     retry_advice = "Calling again with the same arguments finds its run and buys nothing."
     next_step = "Call again with exactly the same arguments (without force_new) in a few seconds."
+
+
+class StillChanging(ResearchError):
+    """What a call would add to is changing just now, so what it lacks and what that costs cannot be said."""
+
+    code = "still_changing"
+    retry_advice = "Nothing was sent or charged. The same call looks again, and buys what is still lacking."
+    next_step = "Call again with exactly the same arguments in a few seconds."
 
 
 class OverBudget(ResearchError):

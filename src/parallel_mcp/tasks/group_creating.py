@@ -30,7 +30,7 @@ from parallel_mcp.errors import (
     UpstreamError,
 )
 from parallel_mcp.ledger import SAME_REQUEST_S, Entry, EntryState, Intent, Known, Limits, New
-from parallel_mcp.tasks.creating import ACTIVE_FACTOR, LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome
+from parallel_mcp.tasks.creating import ACTIVE_FACTOR, LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome, Send, at_once
 from parallel_mcp.tasks.group_rows import Held, held_by, key_of, numbered
 from parallel_mcp.tasks.processors import Processor, processor_named
 from parallel_mcp.tasks.rows import KEY_LABEL, ROW_LABEL, RowInput, in_words
@@ -170,7 +170,7 @@ class GroupCreating:
         begun = await self._begun(intent, limits)
         if isinstance(begun, FilledGroup):
             return begun
-        return await self.creator.send_once(begun.entry_id, partial(self._sent_to_new_group, begun.entry_id))
+        return await self.creator.send_once(begun.entry_id, at_once(partial(self._sent_to_new_group, begun.entry_id)))
 
     # ---- a new group
 
@@ -253,7 +253,7 @@ class GroupCreating:
             limits = self.creator.limits(intent.price_usd, approved_usd=approved_usd)
             match await self.creator.begun(intent, limits, passed_over):
                 case New(entry_id=entry_id):
-                    return await self.creator.send_once(entry_id, partial(self._sent_to_group, entry_id, rows))
+                    return await self.creator.send_once(entry_id, partial(self._prepared_for_group, entry_id, rows))
                 case Known(entry=entry):
                     if made := self.creator.on_its_way(entry.entry_id):
                         return replace(cast("FilledGroup", await made()), created=frozenset(), deduplicated=True)
@@ -263,12 +263,12 @@ class GroupCreating:
                 case no:
                     raise self.creator.refusal(no, intent, limits, self._what(len(rows)))
 
-    async def _sent_to_group(self, entry_id: str, rows: dict[int, RowInput]) -> Outcome[FilledGroup]:
-        """Look once more, now that others see that something is on its way to the group, and send."""
+    async def _prepared_for_group(self, entry_id: str, rows: dict[int, RowInput]) -> Send[FilledGroup]:
+        """Look once more, now that others see that something is on its way to the group."""
         await self.creator.ledger.attach_group(entry_id, self.group_id)
         if await self._lacking(but_for=entry_id) != rows:
             raise StillCreating("The group has changed meanwhile; nothing was sent")
-        return await self._sent(entry_id, self.group_id, rows)
+        return partial(self._sent, entry_id, self.group_id, rows)
 
     async def _lacking(self, *, but_for: str = "") -> dict[int, RowInput]:
         """The rows that the group lacks, if that can be said for certain; `but_for` is the caller's own intent.

@@ -27,7 +27,7 @@ from parallel_mcp.tasks.generators import GENERATORS, LEAST_MATCHES, MOST_MATCHE
 from parallel_mcp.tasks.handles import checked_handle, platform_link
 from parallel_mcp.tasks.processors import ProcessorName
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, task_spec
-from parallel_mcp.tools.approval import MODERN_ERA, can_be_asked
+from parallel_mcp.tools.approval import can_be_asked
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
@@ -233,12 +233,8 @@ async def offer_of_findall(request: CreateFindallArguments, call: Call) -> Offer
 
 
 async def offer_of_addition(request: ExtendFindallArguments | EnrichFindallArguments, call: Call) -> Offer:
-    """As `offer_of_findall`, with the addition as it was looked up: that one is bought, or none.
-
-    Its price may change while the user thinks. In the modern era the question is made again with the answer, and must
-    be the same; before it nobody would notice, so the user is not asked.
-    """
-    if not can_be_asked(call.ctx) or (call.ctx.protocol_version or "") < MODERN_ERA:
+    """As `offer_of_findall`, with the addition as it was looked up: that one is bought, or none."""
+    if not can_be_asked(call.ctx):
         return Offer()
     is_extension = isinstance(request, ExtendFindallArguments)
     addition = await (_extension(request, call) if is_extension else _enrichment(request, call))
