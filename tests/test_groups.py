@@ -537,6 +537,23 @@ async def test_rate_limited_batches_are_sent_again(upstream: Upstream) -> None:
     assert made["rows_created"] == upstream.simulator.accepted_runs == 3
 
 
+async def test_rows_of_a_group_that_others_made_are_not_bought_again(upstream: Upstream) -> None:
+    """Their labels mean something else, even where they have the names of ours."""
+    async with httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}) as http:
+        group_id = (await http.post("/v1/tasks/groups", json={})).json()["taskgroup_id"]
+        runs = [
+            {"processor": "lite", "input": f"Fact {n}", "metadata": {"sim": "never", "row_key": f"crm-{n}"}}
+            for n in range(1, 4)
+        ]
+        (await http.post(f"/v1/tasks/groups/{group_id}/runs", json={"inputs": runs})).raise_for_status()
+    async with connected("memory", upstream.url) as client:
+        facts = [f"Fact {n}" for n in range(1, 5)]
+        added = await create_group(client, inputs=facts, processor="lite", group_id=group_id)
+
+    assert added["rows_created"] == 1
+    assert upstream.simulator.accepted_runs == 4
+
+
 async def test_rows_are_recognised_however_the_api_gives_their_inputs_back(upstream: Upstream) -> None:
     """A trimmed text or a rounded number must not make a table look as if it had never been bought."""
     with faulty(upstream.url) as proxy:
