@@ -252,6 +252,37 @@ async def test_repeat_of_a_dear_group_on_its_way_is_answered_in_time_and_asks_no
     assert upstream.simulator.accepted_runs == 60
 
 
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_user_is_asked_about_the_most_where_the_group_cannot_be_read_in_time(
+    upstream: Upstream, mode: str
+) -> None:
+    """A list that is long in coming is no reason never to add to a group."""
+    questions: list[str] = []
+    call = group_of(60, processor="core-fast")
+    with faulty(upstream.url) as proxy:
+        async with asked_client(proxy.url, questions, approves=True, mode=mode, max_wait_s=6) as client:
+            made = await create_group(client, inputs=["x"], processor="lite")
+            asked = 2 if mode == MODERN else 1  # the modern era looks again with the answer
+            proxy.add(ScriptedFault(method="GET", path=RUNS, fault=stall(), times=asked))
+            added = await create_group(client, **call, group_id=made["group_id"])
+
+    (question,) = questions
+    assert "up to 60 research tasks, one a row, with core-fast for at most $1.50 in all" in question
+    assert added["rows_created"] == 60
+
+
+async def test_group_that_cannot_be_read_in_time_is_said_to_be_so(upstream: Upstream) -> None:
+    """Nothing is on its way that a repeat could find."""
+    async with behind_proxy(upstream, max_wait_s=1) as (client, proxy):
+        made = await create_group(client, **group_of(2))
+        proxy.add(ScriptedFault(method="GET", path=RUNS, fault=stall(), times=None))
+        text = await failure(client, "create_task_group", group_of(3, group_id=made["group_id"]))
+
+    assert "could not be read in time. Nothing was sent" in text
+    assert "Code: upstream_unavailable" in text
+    assert upstream.simulator.accepted_runs == 2
+
+
 async def create_call(client: Client, call: dict[str, Any]) -> None:
     """A call whose answer is of no interest."""
     await client.call_tool("create_task_group", call)

@@ -148,6 +148,15 @@ class GroupCreating:
             return intent.price_usd
         return 0
 
+    async def is_on_its_way(self) -> bool:
+        """Whether an equal create has been begun, by this call or another, and not been answered yet."""
+        intent = self.order.intent(len(self.order.inputs), group_id=self.group_id)
+        match await self.creator.begun(intent, NOTHING_NEW, frozenset()):
+            case Known(entry=entry):
+                return entry.state == "intent" and entry.age_s < LONGEST_CREATE_S
+            case _:
+                return False
+
     async def create(self, *, approved_usd: float = 0) -> FilledGroup:
         """Create the rows, or give the group that an equal call created; with a `group_id`, add what it lacks.
 

@@ -16,9 +16,10 @@ from parallel_mcp.tasks.processors import Processor
 from parallel_mcp.tools.call import App, Call, Offer, PriceApproval
 from parallel_mcp.tools.groups import CreateTaskGroupArguments, prepared_group
 from parallel_mcp.tools.tasks import TaskRequest, chosen_processor, intent_of, run_input
+from parallel_mcp.tools.waiting import allowed_wait_s
 
 MODERN_ERA = "2026-07-28"
-ASKING_S = 10.0  # for knowing whether to ask; the wait of the call itself comes after it
+ASKING_S = 10.0
 
 
 class Approval(BaseModel):
@@ -100,15 +101,23 @@ async def _offer_of_group(request: CreateTaskGroupArguments, call: Call) -> Offe
     if not is_dear(len(creating.order.inputs) * processor.price_usd, call.settings):
         return Offer()
     price_usd: float | None = None
-    with anyio.move_on_after(ASKING_S):
+    with anyio.move_on_after(asking_s(call)):
         price_usd = await creating.price_usd()
-    if price_usd is None:
-        raise StillCreating("An equal create is on its way; nothing was sent now")
-    rows = round(price_usd / processor.price_usd)
-    if not is_dear(price_usd, call.settings):
+    if price_usd is None and await creating.is_on_its_way():
+        raise StillCreating("An equal create is on its way, and not answered yet; nothing was sent now")
+    most_usd = price_usd if price_usd is not None else len(creating.order.inputs) * processor.price_usd
+    if not is_dear(most_usd, call.settings):
         return Offer()
-    what = f"Start {rows:,} research tasks, one a row, with {processor.name} for ${price_usd:.2f} in all"
-    return Offer(_question(what, processor, call.settings, a_row=True), price_usd)
+    rows, price = f"{round(most_usd / processor.price_usd):,} research tasks, one a row,", f"${most_usd:.2f} in all"
+    what = f"Start {rows} with {processor.name} for {price}"
+    if price_usd is None:  # what an earlier call has bought is not bought again, whatever is approved
+        what = f"Start up to {rows} with {processor.name} for at most {price}, less what is bought already"
+    return Offer(_question(what, processor, call.settings, a_row=True), most_usd)
+
+
+def asking_s(call: Call) -> float:
+    """How long may be spent on knowing whether to ask."""
+    return min(ASKING_S, allowed_wait_s(None, call) / 2)
 
 
 def _approval_in(answer: ElicitationResult[Approval]) -> PriceApproval:
