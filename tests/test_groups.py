@@ -463,8 +463,9 @@ async def test_list_that_lags_behind_buys_nothing_twice(upstream: Upstream) -> N
         proxy.add(ScriptedFault(method="GET", path=RUNS, fault=replace_body(b"", "text/event-stream")))
         text = await failure(client, "create_task_group", {**call, "group_id": made["group_id"]})
 
-    assert "Code: still_creating" in text
+    assert "Code: still_changing" in text
     assert "does not show all of its rows yet" in text
+    assert "The same call looks again, and buys what is still lacking" in text
     assert upstream.simulator.accepted_runs == 5
 
 

@@ -26,6 +26,7 @@ from parallel_mcp.errors import (
     OutcomeUnknown,
     OverBudget,
     ResearchError,
+    StillChanging,
     StillCreating,
     UpstreamError,
 )
@@ -167,7 +168,8 @@ class GroupCreating:
 
         Raises:
             OverBudget, IdempotencyConflict, LedgerUnavailable: Before anything is sent.
-            StillCreating: Somebody else is filling the group, or it does not show yet what it was given; nothing
+            StillCreating: An equal call is on its way in another process; nothing was sent.
+            StillChanging: Somebody else is filling the group, or it does not show yet what it was given; nothing
                 was sent.
             OutcomeUnknown: The group lacks rows, and what was sent to it before may still appear; nothing was sent.
             UpstreamError: None of the rows were created, or the group cannot be read.
@@ -276,7 +278,7 @@ class GroupCreating:
         """Look once more, now that others see that something is on its way to the group."""
         await self.creator.ledger.attach_group(entry_id, self.group_id)
         if await self._lacking(but_for=entry_id) != rows:
-            raise StillCreating("The group has changed meanwhile; nothing was sent")
+            raise StillChanging("The group has changed meanwhile")
         return partial(self._sent, entry_id, self.group_id, rows)
 
     async def _lacking(self, *, but_for: str = "") -> dict[int, RowInput]:
@@ -289,7 +291,7 @@ class GroupCreating:
         still_open = [entry for entry in await self._still_open(self.group_id) if entry.entry_id != but_for]
         rows = numbered(self.order.inputs, await self._held(self.group_id))
         if rows and any(entry.state == "intent" and entry.age_s < LONGEST_CREATE_S for entry in still_open):
-            raise StillCreating("The group is just being added to; nothing was sent now")
+            raise StillChanging("The group is just being added to")
         if rows and still_open and not self.force_new:
             raise OutcomeUnknown(
                 f"Rows {in_words(rows)} are not in the group, and the answer to an earlier create was lost: they may "
@@ -310,11 +312,11 @@ class GroupCreating:
         """What a group holds.
 
         Raises:
-            StillCreating: It shows less than it must.
+            StillChanging: It shows less than it must.
         """
         held = await held_by(self.api, group_id)
         if not await self._shows_all(group_id, held):
-            raise StillCreating("The group does not show all of its rows yet; nothing was sent now")
+            raise StillChanging("The group does not show all of its rows yet")
         return held
 
     async def _shows_all(self, group_id: str, held: Sequence[Held]) -> bool:
