@@ -5,6 +5,7 @@ import io
 import json
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -720,8 +721,45 @@ async def test_addition_that_cannot_be_seen_stays_unknown_and_is_not_repeated(up
             proxy.add(ScriptedFault(method="POST", path=path, fault=respond(502), times=None))
             texts = [await failure(client, f"{what}_findall", {"id": findall_id, **arguments}) for _ in range(2)]
 
-    assert all("Code: outcome_unknown" in text for text in texts)
+    assert all("Code: addition_unknown" in text for text in texts)
+    assert all("call again with the same arguments in a minute" in text for text in texts)
+    assert not any("force_new" in text for text in texts)
     assert len([request for request in proxy.requests if request.path == path]) == 1
+
+
+@pytest.mark.parametrize("what", ["create", "extend", "enrich"])
+async def test_server_that_is_stopped_before_anything_is_sent_leaves_nothing_open(
+    upstream: Upstream, tmp_path: Path, what: str
+) -> None:
+    """What is looked at before a purchase is no purchase: the next server may begin at once."""
+    arguments: dict[str, Any] = {
+        "create": {"objective": "Find all dams", "metadata": {"sim": "never"}},
+        "extend": {"match_limit": 9},
+        "enrich": {"output_schema": SCHEMA, "processor": "lite"},
+    }[what]
+
+    def server(url: str) -> Any:
+        settings = {"base_url": url, "api_key": KEY, "ledger": str(tmp_path / "l.sqlite3"), "toolsets": TOOLSETS}
+        return build_server(load_settings(settings), finish_s=0.2)
+
+    with faulty(upstream.url) as proxy:
+        async with Client(server(proxy.url), mode=MODERN) as client, anyio.create_task_group() as adding:
+            findall_id = await start(client, "never")
+            if what != "create":
+                arguments["id"] = findall_id
+            path = INGEST if what == "create" else f"{RUNS}/{findall_id}/schema"
+            looks = 1 if what == "create" else 2  # for the price, and once more
+            proxy.add(ScriptedFault(path=path, skip=looks - 1, fault=stall(), times=None))
+            before = len(proxy.requests)
+            adding.start_soon(client.call_tool, f"{what}_findall", arguments)
+            await proxy.wait_for(lambda: sum(r.path == path for r in proxy.requests[before:]) >= looks)
+            adding.cancel_scope.cancel()
+    async with Client(server(upstream.url), mode=MODERN) as client:
+        spent = await spent_usd(client)
+        again = structured(await client.call_tool(f"{what}_findall", arguments))
+
+    assert spent == 0.4
+    assert not again["deduplicated"]
 
 
 async def test_run_that_ended_frees_its_place(upstream: Upstream) -> None:

@@ -10,7 +10,14 @@ from pydantic import Field
 
 from parallel_mcp.api.findall_models import EnrichInput, ExcludedCandidate, FindAllSchema, MatchCondition
 from parallel_mcp.api.models import JsonSchemaSpec
-from parallel_mcp.errors import InvalidArguments, OverBudget, RequestRejected, StillCreating
+from parallel_mcp.errors import (
+    AdditionUnknown,
+    InvalidArguments,
+    OutcomeUnknown,
+    OverBudget,
+    RequestRejected,
+    StillCreating,
+)
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.settings import env_name
 from parallel_mcp.tasks.buying import Bought, Purchase, bought, is_answered
@@ -316,7 +323,10 @@ async def _added(
 ) -> CallToolResult:
     schema, deduplicated = addition.schema, True
     if addition.purchase is not None:
-        made = await _bought(addition.purchase, call)
+        try:
+            made = await _bought(addition.purchase, call)
+        except OutcomeUnknown as error:
+            raise AdditionUnknown(str(error), quote=error.quote, ref_id=error.ref_id) from error
         schema, deduplicated = made.made, made.deduplicated
     structured = AddToFindallOutput(
         id=findall_id,
