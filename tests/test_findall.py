@@ -4,21 +4,29 @@ import csv
 import io
 import json
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
+import httpx
 import pytest
 from mcp import Client
+from mcp.types import ElicitRequestParams, ElicitResult
 
 from parallel_mcp.api.connections import Timeouts
+from parallel_mcp.api.findall import FINDALL_BETA
+from parallel_mcp.server import build_server
+from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Fault, Simulator, SimulatorConfig, serving
 from tests.conftest import Upstream
-from tests.connecting import LEGACY, asked_client, connected, failure, structured, text_of
+from tests.connecting import KEY, LEGACY, MODERN, asked_client, connected, failure, structured, text_of
 from tests.faults import (
     ScriptedFault,
     close_without_answer,
     cut_body,
     faulty,
+    late,
     replace_body,
     reset_after_accept,
     respond,
@@ -457,12 +465,13 @@ async def test_dear_run_is_refused_before_sending_where_nobody_can_be_asked(upst
     assert upstream.simulator.requests == []
 
 
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
 @pytest.mark.parametrize("approves", [True, False])
-async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approves: bool) -> None:
+async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approves: bool, mode: str) -> None:
     """Above the limit of one call the person decides: for the run, for more matches, and for more columns."""
     questions: list[str] = []
     dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 5, "metadata": {"sim": "never latency=10"}}
-    async with asked_client(upstream.url, questions, approves=approves, toolsets=TOOLSETS) as client:
+    async with asked_client(upstream.url, questions, approves=approves, mode=mode, toolsets=TOOLSETS) as client:
         made = await client.call_tool("create_findall", dear)
         if not approves:
             assert "declined $2.75" in text_of(made)
@@ -481,16 +490,102 @@ async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approve
     assert all(price in question for price, question in zip(prices, questions, strict=True))
 
 
-async def test_addition_whose_price_could_change_under_the_question_is_refused(upstream: Upstream) -> None:
-    """In the older era the answer would be taken for whatever it costs by then."""
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_nothing_is_bought_for_more_than_the_user_approved(upstream: Upstream, mode: str) -> None:
+    """Somebody else may extend the run between the question and the purchase."""
     questions: list[str] = []
-    dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 5, "metadata": {"sim": "never latency=10"}}
-    async with asked_client(upstream.url, questions, approves=True, mode=LEGACY, toolsets=TOOLSETS) as client:
-        findall_id = structured(await client.call_tool("create_findall", dear))["findall_id"]
-        text = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 15})
+    findall_id = ""  # of the run that the second question is about
 
-    assert "Code: over_budget" in text
-    assert len(questions) == 1
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        questions.append(params.message)
+        if len(questions) == 2:
+            await add_elsewhere(upstream, findall_id, "extend", EXTENSION, unseen=mode == MODERN)
+        return ElicitResult(action="accept", content={"approve": True})
+
+    dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 15, "metadata": {"sim": "never latency=10"}}
+    settings = load_settings(
+        {"base_url": upstream.url, "api_key": KEY, "ledger": "memory", "toolsets": TOOLSETS, "max_usd_per_hour": 0}
+    )
+    async with Client(build_server(settings), mode=mode, elicitation_callback=answer) as client:
+        findall_id = structured(await client.call_tool("create_findall", dear))["findall_id"]
+        before = await spent_usd(client)
+        text = await failure(client, "enrich_findall", {"id": findall_id, "output_schema": SCHEMA, "processor": "pro"})
+        spent = await spent_usd(client) - before
+
+    assert len(questions) == 2
+    assert "up to 15 matches with pro for at most $1.50" in questions[1]
+    assert "Code: still_changing" in text
+    assert spent == 0
+    assert upstream.sent("POST", f"{RUNS}/{findall_id}/enrich") == []
+
+
+EXTENSION = {"additional_match_limit": 85}
+ENRICHMENT = {"processor": "base", "output_schema": {"type": "json", "json_schema": SCHEMA}}
+
+
+async def add_elsewhere(
+    upstream: Upstream, findall_id: str, what: str, body: dict[str, Any], *, unseen: bool = True
+) -> None:
+    """Add to a run as another process would; `unseen`: the next look at the run does not show it yet."""
+    path = f"{RUNS}/{findall_id}/schema"
+    headers = {"x-api-key": KEY, "parallel-beta": FINDALL_BETA}
+    async with httpx.AsyncClient(base_url=upstream.url, headers=headers) as http:
+        before = (await http.get(path)).text
+        (await http.post(f"{RUNS}/{findall_id}/{what}", json=body)).raise_for_status()
+    if unseen:
+        upstream.simulator.add_fault(Fault("GET", path, times=1, status=200, body=before))
+
+
+@pytest.mark.parametrize("what", ["extend", "enrich"])
+async def test_addition_that_has_become_dearer_is_looked_at_again(
+    upstream: Upstream, client: Client, what: str
+) -> None:
+    """An enrichment makes each further match dearer, and further matches each enrichment."""
+    findall_id = await start(client, "never", generator="base", match_limit=5)
+    if what == "extend":
+        arguments: dict[str, Any] = {"match_limit": 9}
+        await add_elsewhere(upstream, findall_id, "enrich", ENRICHMENT)
+    else:
+        arguments = {"output_schema": SCHEMA, "processor": "base"}
+        await add_elsewhere(upstream, findall_id, "extend", EXTENSION)
+    before = await spent_usd(client)
+    text = await failure(client, f"{what}_findall", {"id": findall_id, **arguments})
+    refused = len(upstream.sent("POST", f"{RUNS}/{findall_id}/{what}"))
+    spent = await spent_usd(client) - before
+    again = structured(await client.call_tool(f"{what}_findall", {"id": findall_id, **arguments}))
+
+    assert "Code: still_changing" in text
+    assert "Nothing was sent or charged. The same call looks again, and buys what is still lacking." in text
+    assert (refused, spent) == (0, 0)
+    assert (again["most_usd"], again["deduplicated"]) == ((0.16 if what == "extend" else 0.9), False)
+
+
+async def test_additions_at_once_cost_what_they_say(upstream: Upstream) -> None:
+    """Models call tools side by side: each addition is priced by what the others have made of the run."""
+    answers: dict[str, Any] = {}
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets=TOOLSETS, max_usd_per_call=0, max_usd_per_hour=0) as client:
+            findall_id = await start(client, "never", match_limit=5)
+            before = await spent_usd(client)
+            path = f"{RUNS}/{findall_id}/schema"
+            proxy.add(ScriptedFault(method="GET", path=path, skip=1, fault=late(0.5)))
+
+            async def add(tool: str, **arguments: Any) -> None:
+                answers[tool] = await client.call_tool(tool, {"id": findall_id, **arguments})
+
+            async with anyio.create_task_group() as adding:
+                adding.start_soon(partial(add, "extend_findall", match_limit=105))
+                await proxy.wait_for(lambda: sum(request.path == path for request in proxy.requests) >= 2)
+                adding.start_soon(partial(add, "enrich_findall", output_schema=SCHEMA, processor="pro"))
+            between = await spent_usd(client)
+            refused = answers["enrich_findall"]
+            await add("enrich_findall", output_schema=SCHEMA, processor="pro")
+            spent = await spent_usd(client) - before
+
+    assert structured(answers["extend_findall"])["most_usd"] == pytest.approx(between - before) == 3
+    assert "Code: still_changing" in text_of(refused)
+    assert structured(answers["enrich_findall"])["most_usd"] == 10.5
+    assert spent == pytest.approx(13.5)
 
 
 async def test_user_is_not_asked_about_what_cannot_be_bought(upstream: Upstream) -> None:
@@ -626,8 +721,45 @@ async def test_addition_that_cannot_be_seen_stays_unknown_and_is_not_repeated(up
             proxy.add(ScriptedFault(method="POST", path=path, fault=respond(502), times=None))
             texts = [await failure(client, f"{what}_findall", {"id": findall_id, **arguments}) for _ in range(2)]
 
-    assert all("Code: outcome_unknown" in text for text in texts)
+    assert all("Code: addition_unknown" in text for text in texts)
+    assert all("call again with the same arguments in a minute" in text for text in texts)
+    assert not any("force_new" in text for text in texts)
     assert len([request for request in proxy.requests if request.path == path]) == 1
+
+
+@pytest.mark.parametrize("what", ["create", "extend", "enrich"])
+async def test_server_that_is_stopped_before_anything_is_sent_leaves_nothing_open(
+    upstream: Upstream, tmp_path: Path, what: str
+) -> None:
+    """What is looked at before a purchase is no purchase: the next server may begin at once."""
+    arguments: dict[str, Any] = {
+        "create": {"objective": "Find all dams", "metadata": {"sim": "never"}},
+        "extend": {"match_limit": 9},
+        "enrich": {"output_schema": SCHEMA, "processor": "lite"},
+    }[what]
+
+    def server(url: str) -> Any:
+        settings = {"base_url": url, "api_key": KEY, "ledger": str(tmp_path / "l.sqlite3"), "toolsets": TOOLSETS}
+        return build_server(load_settings(settings), finish_s=0.2)
+
+    with faulty(upstream.url) as proxy:
+        async with Client(server(proxy.url), mode=MODERN) as client, anyio.create_task_group() as adding:
+            findall_id = await start(client, "never")
+            if what != "create":
+                arguments["id"] = findall_id
+            path = INGEST if what == "create" else f"{RUNS}/{findall_id}/schema"
+            looks = 1 if what == "create" else 2  # for the price, and once more
+            proxy.add(ScriptedFault(path=path, skip=looks - 1, fault=stall(), times=None))
+            before = len(proxy.requests)
+            adding.start_soon(client.call_tool, f"{what}_findall", arguments)
+            await proxy.wait_for(lambda: sum(r.path == path for r in proxy.requests[before:]) >= looks)
+            adding.cancel_scope.cancel()
+    async with Client(server(upstream.url), mode=MODERN) as client:
+        spent = await spent_usd(client)
+        again = structured(await client.call_tool(f"{what}_findall", arguments))
+
+    assert spent == 0.4
+    assert not again["deduplicated"]
 
 
 async def test_run_that_ended_frees_its_place(upstream: Upstream) -> None:

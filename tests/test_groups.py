@@ -253,6 +253,37 @@ async def test_repeat_of_a_dear_group_on_its_way_is_answered_in_time_and_asks_no
     assert upstream.simulator.accepted_runs == 60
 
 
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_user_is_asked_about_the_most_where_the_group_cannot_be_read_in_time(
+    upstream: Upstream, mode: str
+) -> None:
+    """A list that is long in coming is no reason never to add to a group."""
+    questions: list[str] = []
+    call = group_of(60, processor="core-fast")
+    with faulty(upstream.url) as proxy:
+        async with asked_client(proxy.url, questions, approves=True, mode=mode, max_wait_s=6) as client:
+            made = await create_group(client, inputs=["x"], processor="lite")
+            asked = 2 if mode == MODERN else 1  # the modern era looks again with the answer
+            proxy.add(ScriptedFault(method="GET", path=RUNS, fault=stall(), times=asked))
+            added = await create_group(client, **call, group_id=made["group_id"])
+
+    (question,) = questions
+    assert "up to 60 research tasks, one a row, with core-fast for at most $1.50 in all" in question
+    assert added["rows_created"] == 60
+
+
+async def test_group_that_cannot_be_read_in_time_is_said_to_be_so(upstream: Upstream) -> None:
+    """Nothing is on its way that a repeat could find."""
+    async with behind_proxy(upstream, max_wait_s=1) as (client, proxy):
+        made = await create_group(client, **group_of(2))
+        proxy.add(ScriptedFault(method="GET", path=RUNS, fault=stall(), times=None))
+        text = await failure(client, "create_task_group", group_of(3, group_id=made["group_id"]))
+
+    assert "could not be read in time. Nothing was sent" in text
+    assert "Code: upstream_unavailable" in text
+    assert upstream.simulator.accepted_runs == 2
+
+
 async def create_call(client: Client, call: dict[str, Any]) -> None:
     """A call whose answer is of no interest."""
     await client.call_tool("create_task_group", call)
@@ -433,8 +464,9 @@ async def test_list_that_lags_behind_buys_nothing_twice(upstream: Upstream) -> N
         proxy.add(ScriptedFault(method="GET", path=RUNS, fault=replace_body(b"", "text/event-stream")))
         text = await failure(client, "create_task_group", {**call, "group_id": made["group_id"]})
 
-    assert "Code: still_creating" in text
+    assert "Code: still_changing" in text
     assert "does not show all of its rows yet" in text
+    assert "The same call looks again, and buys what is still lacking" in text
     assert upstream.simulator.accepted_runs == 5
 
 
@@ -536,6 +568,23 @@ async def test_rate_limited_batches_are_sent_again(upstream: Upstream) -> None:
         made = await create_group(client, **group_of(3))
 
     assert made["rows_created"] == upstream.simulator.accepted_runs == 3
+
+
+async def test_rows_of_a_group_that_others_made_are_not_bought_again(upstream: Upstream) -> None:
+    """Their labels mean something else, even where they have the names of ours."""
+    async with httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}) as http:
+        group_id = (await http.post("/v1/tasks/groups", json={})).json()["taskgroup_id"]
+        runs = [
+            {"processor": "lite", "input": f"Fact {n}", "metadata": {"sim": "never", "row_key": f"crm-{n}"}}
+            for n in range(1, 4)
+        ]
+        (await http.post(f"/v1/tasks/groups/{group_id}/runs", json={"inputs": runs})).raise_for_status()
+    async with connected("memory", upstream.url) as client:
+        facts = [f"Fact {n}" for n in range(1, 5)]
+        added = await create_group(client, inputs=facts, processor="lite", group_id=group_id)
+
+    assert added["rows_created"] == 1
+    assert upstream.simulator.accepted_runs == 4
 
 
 async def test_rows_are_recognised_however_the_api_gives_their_inputs_back(upstream: Upstream) -> None:

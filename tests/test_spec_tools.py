@@ -19,7 +19,7 @@ from mcp.types import ElicitRequestParams, ElicitResult, ServerCapabilities, Too
 
 from parallel_mcp.server import build_server
 from parallel_mcp.settings import load_settings
-from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
+from parallel_mcp.simulator import Fault, Simulator, SimulatorConfig, serving
 from parallel_mcp.tasks.spec_files import read_specs
 from parallel_mcp.tools import CORE_TOOLS
 from tests.conftest import Upstream
@@ -284,6 +284,17 @@ async def test_failed_run_is_an_error_with_its_reason(tmp_path: Path) -> None:
     with serving(Simulator(SimulatorConfig(speed=60, default_story="fails"))) as url:
         async with connected("memory", url, specs=tmp_path) as client:
             assert "Code: run_failed" in await failure(client, "find_leader", GOOD)
+
+
+async def test_lost_answer_names_no_argument_that_the_tool_has_not(upstream: Upstream, tmp_path: Path) -> None:
+    """Its arguments are the spec's alone, so there is no force_new to give."""
+    write_spec(tmp_path)
+    upstream.simulator.add_fault(Fault("POST", "/v1/tasks/runs", status=502, body="{}"))
+    async with connected("memory", upstream.url, specs=tmp_path) as client:
+        text = await failure(client, "find_leader", GOOD)
+
+    assert "Code: outcome_unknown" in text
+    assert "where the tool takes neither, by the same call ten minutes later" in text
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])

@@ -142,6 +142,22 @@ def test_call_that_is_repeated_until_it_succeeds_buys_each_row_once(
     assert sum(there.values()) >= len(first)
 
 
+labelled_rows = st.lists(
+    st.builds(Held, st.integers(1, 6), few.map(key_of) | st.none(), few.map(key_of) | st.none()), max_size=8
+)
+
+
+@given(st.lists(few, max_size=6), labelled_rows)
+def test_nothing_is_bought_that_a_row_is_known_by_in_either_way(inputs: list[str], held: list[Held]) -> None:
+    """By our label, whatever the API makes of the input; and by the input, whatever somebody else's label says."""
+    lacking = Counter(map(key_of, numbered(inputs, held).values()))
+
+    wanted, labels = Counter(map(key_of, inputs)), Counter(row.label for row in held if row.label)
+    unlabelled = Counter(row.key for row in held if row.key and not row.label)
+    assert all(lacking[key] <= max(0, wanted[key] - labels[key] - unlabelled[key]) for key in wanted)
+    assert lacking.total() >= len(inputs) - len(held)
+
+
 def test_rows_keep_the_numbers_of_their_table_where_they_can() -> None:
     """A table that was cut off is completed; other rows are put behind it."""
     held = [Held(1, key_of("a")), Held(3, key_of({"n": 1.0, "m": None})), Held(4, None)]

@@ -5,7 +5,9 @@ ResearchError
 ├── MissingKey              set the API key
 ├── IdempotencyConflict     use another idempotency key
 ├── OutcomeUnknown          check before creating again
+│   └── AdditionUnknown         call again, which checks
 ├── StillCreating           call again for the answer
+├── StillChanging           call again, which looks anew
 ├── OverBudget              ask the user
 ├── LedgerUnavailable       have the ledger repaired, or choose one in memory
 ├── RunFailed               the run itself ended without a result
@@ -77,9 +79,18 @@ class OutcomeUnknown(ResearchError):
     code = "outcome_unknown"
     retry_advice = "Do not repeat the call blindly: if the run was created, a repeat creates and bills a second one."
     next_step = (
-        f"Tell the user. The run, if there is one, is listed at {PLATFORM_URL}; create it again, with force_new=true "
-        "or a new idempotency_key, only when the user has checked or accepts paying twice."
+        f"Tell the user. The run, if there is one, is listed at {PLATFORM_URL}; create it again only when the user has "
+        "checked or accepts paying twice: with force_new=true or a new idempotency_key, or, where the tool takes "
+        "neither, by the same call ten minutes later."
     )
+
+
+class AdditionUnknown(OutcomeUnknown):
+    """As above, for an addition to something that can be read: there it shows whether it was carried out."""
+
+    code = "addition_unknown"
+    retry_advice = "Repeating the call buys nothing for ten minutes, and after that only what is still lacking."
+    next_step = "Tell the user, and call again with the same arguments in a minute: by then the addition may show."
 
 
 class StillCreating(ResearchError):
@@ -88,6 +99,14 @@ class StillCreating(ResearchError):
     code = "still_creating"
     retry_advice = "Calling again with the same arguments finds its run and buys nothing."
     next_step = "Call again with exactly the same arguments (without force_new) in a few seconds."
+
+
+class StillChanging(ResearchError):
+    """What a call would add to is changing just now, so what it lacks and what that costs cannot be said."""
+
+    code = "still_changing"
+    retry_advice = "Nothing was sent or charged. The same call looks again, and buys what is still lacking."
+    next_step = "Call again with exactly the same arguments in a few seconds."
 
 
 class OverBudget(ResearchError):

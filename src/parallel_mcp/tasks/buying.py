@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 
 from parallel_mcp.errors import OutcomeUnknown, StillCreating
 from parallel_mcp.ledger import Entry, Intent, KeyConflict, Known, New
-from parallel_mcp.tasks.creating import LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome
+from parallel_mcp.tasks.creating import LONGEST_CREATE_S, NOTHING_NEW, Creator, Prepare
 
 _Made = TypeVar("_Made")
 
@@ -25,12 +25,16 @@ class Found(Generic[_Made]):
 
 @dataclass(frozen=True)
 class Purchase(Generic[_Made]):
-    """Something to be bought: `what` it is in words, how to `send` the order, how to `find` what an equal one made."""
+    """Something to be bought: `what` it is in words, how to order it, how to `find` what an equal order made.
+
+    Orders of the same `turn` are sent one after the other.
+    """
 
     intent: Intent
     what: str
-    send: Callable[[], Awaitable[Outcome[_Made]]]
+    prepare: Prepare[_Made]
     find: Callable[[str], Awaitable[Found[_Made]]]
+    turn: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def fingerprint(kind: str, request: Mapping[str, Any]) -> str:
 
 
 async def bought(
-    creator: Creator, purchase: Purchase[_Made], *, force_new: bool = False, price_approved: bool = False
+    creator: Creator, purchase: Purchase[_Made], *, force_new: bool = False, approved_usd: float = 0
 ) -> Bought[_Made]:
     """Buy something, or give what an earlier, equal purchase made; equal is as in `Creator.create`.
 
@@ -56,12 +60,13 @@ async def bought(
         ResearchError: As `Creator.create`.
     """
     intent = purchase.intent
-    limits = creator.limits(intent.price_usd, price_approved=price_approved)
+    limits = creator.limits(intent.price_usd, approved_usd=approved_usd)
     passed_over: frozenset[str] = frozenset()
     while True:
         match await creator.begun(intent, limits, passed_over):
             case New(entry_id=entry_id):
-                return Bought(await creator.send_once(entry_id, purchase.send), deduplicated=False)
+                made = await creator.send_once(entry_id, purchase.prepare, turn=purchase.turn)
+                return Bought(made, deduplicated=False)
             case Known(entry=entry, by_key=by_key):
                 if by_key or not force_new:
                     found = await _found(creator, purchase, entry)

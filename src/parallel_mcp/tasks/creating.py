@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import anyio
 import anyio.abc
@@ -20,6 +21,7 @@ from parallel_mcp.api.models import RunStateEvent, TaskGroup, TaskRun, TaskRunIn
 from parallel_mcp.errors import (
     IdempotencyConflict,
     LedgerUnavailable,
+    NotSent,
     OutcomeUnknown,
     OverBudget,
     ResearchError,
@@ -27,6 +29,7 @@ from parallel_mcp.errors import (
     UpstreamError,
 )
 from parallel_mcp.ledger import (
+    FREE_USD,
     Begun,
     Entry,
     EntryState,
@@ -80,6 +83,11 @@ class Outcome(Generic[_Made]):
     price_usd: float | None = None
 
 
+# A create has two steps. All that is looked at before anything is sent belongs to the first: it gives the second.
+Send = Callable[[], Awaitable[Outcome[_Made]]]
+Prepare = Callable[[], Awaitable[Send[_Made]]]
+
+
 @dataclass
 class _OnItsWay(Generic[_Made]):
     """A create that has been sent; whoever waits for it may leave, it goes on."""
@@ -88,13 +96,25 @@ class _OnItsWay(Generic[_Made]):
     done: anyio.Event = field(default_factory=anyio.Event)
     outcome: Outcome[_Made] | None = None
     error: ResearchError | None = None
+    is_being_sent: bool = False
 
     async def made(self) -> _Made:
         """What it has made, once it is done; raises why it has not."""
         await self.done.wait()
         if self.outcome is not None:
             return self.outcome.made
+        if self.error is None and not self.is_being_sent:
+            raise NotSent("The create was given up before anything was sent")
         raise self.error or OutcomeUnknown("The create was not finished, and its outcome is unknown")
+
+
+def at_once(send: Send[_Made]) -> Prepare[_Made]:
+    """A create that looks at nothing before it is sent."""
+
+    async def prepare() -> Send[_Made]:
+        return send
+
+    return prepare
 
 
 def owner_of(key: SecretStr) -> str:
@@ -165,6 +185,7 @@ class Creator:
         self._owners: dict[str, str] = {}  # of what was begun here and is not settled
         self._on_their_way: dict[str, _OnItsWay[object]] = {}
         self._settling: set[anyio.CancelScope] = set()
+        self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._stop_at = float("inf")
 
     @cached_property
@@ -191,13 +212,14 @@ class Creator:
         request: TaskRunInput,
         *,
         force_new: bool = False,
-        price_approved: bool = False,
+        approved_usd: float = 0,
     ) -> Creation:
         """Create a run, or return the one that an earlier, equal create made.
 
         Equal is: the same idempotency key; without one, the same request within ten minutes, while its run is active.
-        `force_new` sets the second rule aside; `price_approved` the limit of one call. A caller who is cancelled
-        meanwhile does not abort a create: it is finished and written down, and the next equal call finds its run.
+        `force_new` sets the second rule aside; `approved_usd` is a price that the user allows above the limit of one
+        call. A caller who is cancelled meanwhile does not abort a create: it is finished and written down, and the next
+        equal call finds its run.
 
         Raises:
             OverBudget: Before anything is sent.
@@ -206,12 +228,12 @@ class Creator:
             LedgerUnavailable: What was created before cannot be known; nothing is sent.
             UpstreamError: Refused; nothing was created.
         """
-        limits = self.limits(intent.price_usd, price_approved=price_approved)
+        limits = self.limits(intent.price_usd, approved_usd=approved_usd)
         passed_over: frozenset[str] = frozenset()
         while True:
             match await self.begun(intent, limits, passed_over):
                 case New(entry_id=entry_id):
-                    run = await self.send_once(entry_id, partial(self._sent, api, entry_id, request))
+                    run = await self.send_once(entry_id, at_once(partial(self._sent, api, entry_id, request)))
                     return Creation(run, deduplicated=False)
                 case Known(entry=entry, by_key=by_key):
                     if not by_key and force_new:
@@ -261,10 +283,10 @@ class Creator:
             logger.info("The end of a run was not noted: %s", type(error).__name__)
         noted.set()
 
-    def limits(self, price_usd: float, *, price_approved: bool) -> Limits:
-        """The limits for a create: above the limit of one call nothing new is begun, unless the user approved."""
+    def limits(self, price_usd: float, *, approved_usd: float) -> Limits:
+        """The limits for a create: above the limit of one call nothing new is begun for more than the user approved."""
         settings = self._settings
-        if not price_approved and is_dear(price_usd, settings):
+        if is_dear(price_usd, settings) and price_usd > approved_usd + FREE_USD:
             return NOTHING_NEW
         return Limits(settings.max_usd_per_hour, settings.max_usd_per_day, settings.max_active_runs)
 
@@ -306,11 +328,14 @@ class Creator:
 
     # ---- sending
 
-    async def send_once(self, entry_id: str, send: Callable[[], Awaitable[Outcome[_Made]]]) -> _Made:
-        """Send the create in a task of its own, which outlives the caller, and wait for its outcome."""
+    async def send_once(self, entry_id: str, prepare: Prepare[_Made], *, turn: str = "") -> _Made:
+        """Send the create in a task of its own, which outlives the caller, and wait for its outcome.
+
+        Of those that name the same `turn` one is prepared and sent after the other.
+        """
         on_its_way = _OnItsWay[_Made]()
         self._on_their_way[entry_id] = cast("_OnItsWay[object]", on_its_way)
-        self._tasks.start_soon(self._send_and_settle, entry_id, send, on_its_way)
+        self._tasks.start_soon(self._send_and_settle, entry_id, prepare, on_its_way, turn or entry_id)
         return await on_its_way.made()
 
     def on_its_way(self, entry_id: str) -> Callable[[], Awaitable[object]] | None:
@@ -319,13 +344,17 @@ class Creator:
         return on_its_way.made if on_its_way else None
 
     async def _send_and_settle(
-        self, entry_id: str, send: Callable[[], Awaitable[Outcome[_Made]]], on_its_way: _OnItsWay[_Made]
+        self, entry_id: str, prepare: Prepare[_Made], on_its_way: _OnItsWay[_Made], turn: str
     ) -> None:
-        state: EntryState = "unknown"
+        state: EntryState = "failed"
         try:
-            with on_its_way.scope:  # neither a caller who leaves nor a server that stops cuts it off
-                on_its_way.outcome = await send()
-                state = on_its_way.outcome.state
+            # neither a caller who leaves nor a server that stops cuts it off
+            with on_its_way.scope:
+                async with self._turns.setdefault(turn, anyio.Lock()):
+                    send = await prepare()
+                    state, on_its_way.is_being_sent = "unknown", True
+                    on_its_way.outcome = await send()
+                    state = on_its_way.outcome.state
         except OutcomeUnknown as error:
             on_its_way.error = error
         except ResearchError as error:

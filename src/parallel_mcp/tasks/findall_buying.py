@@ -24,13 +24,13 @@ from parallel_mcp.errors import (
     InvalidArguments,
     OutcomeUnknown,
     OverBudget,
-    StillCreating,
+    StillChanging,
     UpstreamError,
     UpstreamUnreadable,
 )
-from parallel_mcp.ledger import Intent
+from parallel_mcp.ledger import FREE_USD, Intent
 from parallel_mcp.tasks.buying import Found, Purchase, fingerprint
-from parallel_mcp.tasks.creating import Outcome
+from parallel_mcp.tasks.creating import Outcome, Send
 from parallel_mcp.tasks.generators import GENERATORS, USUAL_S, Generator
 from parallel_mcp.tasks.processors import Processor, processor_named
 
@@ -105,7 +105,7 @@ def new_findall(
         title=title,
     )
     what = f"A FindAll run with {order.generator.name} for up to {order.match_limit:,} matches"
-    return Purchase(intent, what, partial(_started, api.findall, order), partial(_found, api.findall))
+    return Purchase(intent, what, partial(_prepared, api.findall, order), partial(_found, api.findall))
 
 
 async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owner: str, keep_title: bool) -> Addition:
@@ -115,31 +115,28 @@ async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owne
         InvalidArguments: The run is a preview.
         UpstreamError: The run cannot be read, or does not say how many matches it looks for.
     """
-    schema = await api.findall.schema(findall_id)
-    generator = _generator_of(schema)
-    present = _limit_of(schema)
-    additional = match_limit - present
-    if additional <= 0:
-        return Addition(schema)
-    each_usd = generator.match_usd + sum(_processor_of(name.processor).price_usd for name in schema.enrichments)
-    price_usd = round(additional * each_usd, 6)
+    look = partial(_further_matches, api.findall, findall_id, match_limit)
+    found = await look()
+    if found.is_there:
+        return Addition(found.schema)
 
-    async def send() -> Outcome[FindAllSchema]:
-        if _limit_of(await api.findall.schema(findall_id)) != present:  # another extension came in between
-            raise StillCreating("The match limit of the run has just been changed; nothing was sent")
+    async def extend() -> FindAllSchema:
+        return await api.findall.extend(findall_id, found.most_matches)
 
-        async def extend() -> FindAllSchema:
-            return await api.findall.extend(findall_id, additional)
+    def shows(now: FindAllSchema) -> bool:
+        return (now.match_limit or 0) >= match_limit
 
-        def shows(now: FindAllSchema) -> bool:
-            return (now.match_limit or 0) >= match_limit
-
-        return Outcome(await _sent_or_seen(extend, shows, api.findall, findall_id), findall_id)
-
-    intent = _addition_intent(schema, {"id": findall_id, "match_limit": match_limit}, price_usd, owner, keep_title)
-    what = f"Up to {additional:,} further matches with {generator.name}"
-    purchase = Purchase(intent, what, send, partial(_schema_found, api.findall))
-    return Addition(schema, price_usd, additional, purchase)
+    wanted = {"id": findall_id, "match_limit": match_limit}
+    what = f"Up to {found.most_matches:,} further matches with {found.schema.generator}"
+    sending = partial(_sent_or_seen, extend, shows, api.findall, findall_id)
+    purchase = Purchase(
+        _addition_intent(found, wanted, owner, keep_title),
+        what,
+        partial(_prepared_as_found, look, found, sending),
+        partial(_schema_found, api.findall),
+        turn=f"{owner} {findall_id}",
+    )
+    return Addition(found.schema, found.price_usd, found.most_matches, purchase)
 
 
 async def enrichment(
@@ -151,36 +148,87 @@ async def enrichment(
         InvalidArguments: The run is a preview.
         UpstreamError: The run cannot be read.
     """
-    schema = await api.findall.schema(findall_id)
+    look = partial(_further_answers, api.findall, findall_id, wanted, processor)
+    found = await look()
+    if found.is_there:
+        return Addition(found.schema)
+
+    async def enrich() -> FindAllSchema:
+        return await api.findall.enrich(findall_id, wanted)
+
+    def shows(now: FindAllSchema) -> bool:
+        return _has_enrichment(now, wanted)
+
+    what = f"Enriching up to {found.most_matches:,} matches with {processor.name}"
+    sending = partial(_sent_or_seen, enrich, shows, api.findall, findall_id)
+    purchase = Purchase(
+        _addition_intent(found, {"id": findall_id, **wanted.body()}, owner, keep_title),
+        what,
+        partial(_prepared_as_found, look, found, sending),
+        partial(_schema_found, api.findall),
+        turn=f"{owner} {findall_id}",
+    )
+    return Addition(found.schema, found.price_usd, found.most_matches, purchase)
+
+
+# ---- what an addition costs
+
+
+@dataclass(frozen=True)
+class _Lacking:
+    """What a run lacks of an addition just now, and the most that it costs."""
+
+    schema: FindAllSchema
+    is_there: bool = False
+    most_matches: int = 0
+    price_usd: float = 0
+
+
+async def _further_matches(api: FindAllApi, findall_id: str, match_limit: int) -> _Lacking:
+    schema = await api.schema(findall_id)
+    generator = _generator_of(schema)
+    additional = match_limit - _limit_of(schema)
+    if additional <= 0:
+        return _Lacking(schema, is_there=True)
+    each_usd = generator.match_usd + sum(_processor_of(known.processor).price_usd for known in schema.enrichments)
+    return _Lacking(schema, most_matches=additional, price_usd=round(additional * each_usd, 6))
+
+
+async def _further_answers(api: FindAllApi, findall_id: str, wanted: EnrichInput, processor: Processor) -> _Lacking:
+    schema = await api.schema(findall_id)
     _generator_of(schema)
     if _has_enrichment(schema, wanted):
-        return Addition(schema)
-    run = await api.findall.retrieve(findall_id)
+        return _Lacking(schema, is_there=True)
+    run = await api.retrieve(findall_id)
     most = max(run.matched, _limit_of(schema)) if run.is_active else run.matched
-    price_usd = round(most * processor.price_usd, 6)
-
-    async def send() -> Outcome[FindAllSchema]:
-        async def enrich() -> FindAllSchema:
-            return await api.findall.enrich(findall_id, wanted)
-
-        def shows(now: FindAllSchema) -> bool:
-            return _has_enrichment(now, wanted)
-
-        return Outcome(await _sent_or_seen(enrich, shows, api.findall, findall_id), findall_id)
-
-    intent = _addition_intent(schema, {"id": findall_id, **wanted.body()}, price_usd, owner, keep_title)
-    what = f"Enriching up to {most:,} matches with {processor.name}"
-    purchase = Purchase(intent, what, send, partial(_schema_found, api.findall))
-    return Addition(schema, price_usd, most, purchase)
+    return _Lacking(schema, most_matches=most, price_usd=round(most * processor.price_usd, 6))
 
 
 # ---- sending
 
 
-async def _started(api: FindAllApi, order: FindAllOrder) -> Outcome[StartedFindAll]:
-    ordered = await _input_of(api, order)
+async def _prepared(api: FindAllApi, order: FindAllOrder) -> Send[StartedFindAll]:
+    return partial(_started, api, await _input_of(api, order))
+
+
+async def _started(api: FindAllApi, ordered: FindAllInput) -> Outcome[StartedFindAll]:
     run = await api.create(ordered)
     return Outcome(StartedFindAll(run, ordered), run.findall_id)
+
+
+async def _prepared_as_found(
+    look: Callable[[], Awaitable[_Lacking]], found: _Lacking, send: Send[FindAllSchema]
+) -> Send[FindAllSchema]:
+    """Look once more at all that the price is made of; it may have been reserved, and approved, a while ago.
+
+    Raises:
+        StillChanging: Another addition came in between.
+    """
+    now = await look()
+    is_other = now.is_there or now.schema.match_limit != found.schema.match_limit
+    if is_other or now.price_usd > found.price_usd + FREE_USD:
+        raise StillChanging("Something else has just been added to the run, which changes what this adds or costs")
+    return send
 
 
 async def _input_of(api: FindAllApi, order: FindAllOrder) -> FindAllInput:
@@ -212,10 +260,10 @@ async def _sent_or_seen(
     shows: Callable[[FindAllSchema], bool],
     api: FindAllApi,
     findall_id: str,
-) -> FindAllSchema:
+) -> Outcome[FindAllSchema]:
     """The schema after an addition. If the answer is lost, the run itself may tell that it was carried out."""
     try:
-        return await send()
+        return Outcome(await send(), findall_id)
     except OutcomeUnknown:
         try:
             schema = await api.schema(findall_id)
@@ -223,7 +271,7 @@ async def _sent_or_seen(
             logger.info("A FindAll run could not be read back: %s", error)
         else:
             if shows(schema):
-                return schema
+                return Outcome(schema, findall_id)
         raise
 
 
@@ -248,15 +296,14 @@ async def _schema_found(api: FindAllApi, findall_id: str) -> Found[FindAllSchema
 # ---- what a run says of itself
 
 
-def _addition_intent(
-    schema: FindAllSchema, request: dict[str, Any], price_usd: float, owner: str, keep_title: bool
-) -> Intent:
+def _addition_intent(found: _Lacking, request: dict[str, Any], owner: str, keep_title: bool) -> Intent:
+    schema = found.schema
     return Intent(
         owner=owner,
         fingerprint=fingerprint("findall addition", request),
         idempotency_key="",
         processor=LEDGER_NAME.format(schema.generator),
-        price_usd=price_usd,
+        price_usd=found.price_usd,
         lasts_s=0,
         title=schema.objective[:120] if keep_title else "",
         runs=0,  # it is part of a run that counts already

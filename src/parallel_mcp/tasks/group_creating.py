@@ -26,11 +26,12 @@ from parallel_mcp.errors import (
     OutcomeUnknown,
     OverBudget,
     ResearchError,
+    StillChanging,
     StillCreating,
     UpstreamError,
 )
 from parallel_mcp.ledger import SAME_REQUEST_S, Entry, EntryState, Intent, Known, Limits, New
-from parallel_mcp.tasks.creating import ACTIVE_FACTOR, LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome
+from parallel_mcp.tasks.creating import ACTIVE_FACTOR, LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome, Send, at_once
 from parallel_mcp.tasks.group_rows import Held, held_by, key_of, numbered
 from parallel_mcp.tasks.processors import Processor, processor_named
 from parallel_mcp.tasks.rows import KEY_LABEL, ROW_LABEL, RowInput, in_words
@@ -148,28 +149,39 @@ class GroupCreating:
             return intent.price_usd
         return 0
 
-    async def create(self, *, price_approved: bool = False) -> FilledGroup:
+    async def is_on_its_way(self) -> bool:
+        """Whether an equal create has been begun, by this call or another, and not been answered yet."""
+        intent = self.order.intent(len(self.order.inputs), group_id=self.group_id)
+        match await self.creator.begun(intent, NOTHING_NEW, frozenset()):
+            case Known(entry=entry):
+                return entry.state == "intent" and entry.age_s < LONGEST_CREATE_S
+            case _:
+                return False
+
+    async def create(self, *, approved_usd: float = 0) -> FilledGroup:
         """Create the rows, or give the group that an equal call created; with a `group_id`, add what it lacks.
 
         Equal is as for single runs. A group that lacks rows answers an equal call too, active or not; they are
         created only in a call that names the group. Rows that the group shows are never created in it again;
         `force_new` creates there those whose outcome is unknown. A caller who leaves does not abort a create.
+        Above the limit of one call nothing is bought for more than `approved_usd`.
 
         Raises:
             OverBudget, IdempotencyConflict, LedgerUnavailable: Before anything is sent.
-            StillCreating: Somebody else is filling the group, or it does not show yet what it was given; nothing
+            StillCreating: An equal call is on its way in another process; nothing was sent.
+            StillChanging: Somebody else is filling the group, or it does not show yet what it was given; nothing
                 was sent.
             OutcomeUnknown: The group lacks rows, and what was sent to it before may still appear; nothing was sent.
             UpstreamError: None of the rows were created, or the group cannot be read.
         """
         if self.group_id:
-            return await self._add(price_approved=price_approved)
+            return await self._add(approved_usd=approved_usd)
         intent = self.order.intent(len(self.order.inputs))
-        limits = self.creator.limits(intent.price_usd, price_approved=price_approved)
+        limits = self.creator.limits(intent.price_usd, approved_usd=approved_usd)
         begun = await self._begun(intent, limits)
         if isinstance(begun, FilledGroup):
             return begun
-        return await self.creator.send_once(begun.entry_id, partial(self._sent_to_new_group, begun.entry_id))
+        return await self.creator.send_once(begun.entry_id, at_once(partial(self._sent_to_new_group, begun.entry_id)))
 
     # ---- a new group
 
@@ -241,7 +253,7 @@ class GroupCreating:
 
     # ---- a group that is there
 
-    async def _add(self, *, price_approved: bool) -> FilledGroup:
+    async def _add(self, *, approved_usd: float) -> FilledGroup:
         passed_over: frozenset[str] = frozenset()
         while True:
             rows = await self._lacking()
@@ -249,10 +261,10 @@ class GroupCreating:
                 await self._close(await self._still_open(self.group_id), self.group_id)
                 return FilledGroup(self.group_id, deduplicated=True)
             intent = self.order.intent(len(rows), group_id=self.group_id)
-            limits = self.creator.limits(intent.price_usd, price_approved=price_approved)
+            limits = self.creator.limits(intent.price_usd, approved_usd=approved_usd)
             match await self.creator.begun(intent, limits, passed_over):
                 case New(entry_id=entry_id):
-                    return await self.creator.send_once(entry_id, partial(self._sent_to_group, entry_id, rows))
+                    return await self.creator.send_once(entry_id, partial(self._prepared_for_group, entry_id, rows))
                 case Known(entry=entry):
                     if made := self.creator.on_its_way(entry.entry_id):
                         return replace(cast("FilledGroup", await made()), created=frozenset(), deduplicated=True)
@@ -262,12 +274,12 @@ class GroupCreating:
                 case no:
                     raise self.creator.refusal(no, intent, limits, self._what(len(rows)))
 
-    async def _sent_to_group(self, entry_id: str, rows: dict[int, RowInput]) -> Outcome[FilledGroup]:
-        """Look once more, now that others see that something is on its way to the group, and send."""
+    async def _prepared_for_group(self, entry_id: str, rows: dict[int, RowInput]) -> Send[FilledGroup]:
+        """Look once more, now that others see that something is on its way to the group."""
         await self.creator.ledger.attach_group(entry_id, self.group_id)
         if await self._lacking(but_for=entry_id) != rows:
-            raise StillCreating("The group has changed meanwhile; nothing was sent")
-        return await self._sent(entry_id, self.group_id, rows)
+            raise StillChanging("The group has changed meanwhile")
+        return partial(self._sent, entry_id, self.group_id, rows)
 
     async def _lacking(self, *, but_for: str = "") -> dict[int, RowInput]:
         """The rows that the group lacks, if that can be said for certain; `but_for` is the caller's own intent.
@@ -279,7 +291,7 @@ class GroupCreating:
         still_open = [entry for entry in await self._still_open(self.group_id) if entry.entry_id != but_for]
         rows = numbered(self.order.inputs, await self._held(self.group_id))
         if rows and any(entry.state == "intent" and entry.age_s < LONGEST_CREATE_S for entry in still_open):
-            raise StillCreating("The group is just being added to; nothing was sent now")
+            raise StillChanging("The group is just being added to")
         if rows and still_open and not self.force_new:
             raise OutcomeUnknown(
                 f"Rows {in_words(rows)} are not in the group, and the answer to an earlier create was lost: they may "
@@ -300,11 +312,11 @@ class GroupCreating:
         """What a group holds.
 
         Raises:
-            StillCreating: It shows less than it must.
+            StillChanging: It shows less than it must.
         """
         held = await held_by(self.api, group_id)
         if not await self._shows_all(group_id, held):
-            raise StillCreating("The group does not show all of its rows yet; nothing was sent now")
+            raise StillChanging("The group does not show all of its rows yet")
         return held
 
     async def _shows_all(self, group_id: str, held: Sequence[Held]) -> bool:

@@ -6,11 +6,13 @@ import hashlib
 import json
 import logging
 import random
-from collections import Counter
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+import re
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from itertools import chain
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from pydantic import JsonValue
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 CONNECTIONS = 3
 SILENCE_S = 15.0
 
-_T = TypeVar("_T")
+_KEY_CHARS = 24
+_KEY = re.compile(rf"[0-9a-f]{{{_KEY_CHARS}}}")
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +48,14 @@ class GroupRow:
         return row_number(self.run.metadata) or self.place
 
     @property
-    def key(self) -> str | None:
-        """What its input is: by its label, since the API might give the input back otherwise than it got it."""
+    def label(self) -> str | None:
+        """What its input was when we sent it; None if it has no such label, or one that others wrote."""
         label = self.run.metadata.get(KEY_LABEL)
-        if isinstance(label, str) and label:
-            return label
+        return label if isinstance(label, str) and _KEY.fullmatch(label) else None
+
+    @property
+    def key(self) -> str | None:
+        """What its input is, as the API gives it back, perhaps otherwise than it got it."""
         return None if self.input is None else key_of(self.input)
 
     @property
@@ -60,10 +66,14 @@ class GroupRow:
 
 @dataclass(frozen=True)
 class Held:
-    """What a group is known to hold: the number of each row, and which input it has (None if that is not told)."""
+    """What a group is known to hold: the number of each row, and which input it has, by what it tells and its label.
+
+    Each may be None; if both are, nobody knows.
+    """
 
     number: int
     key: str | None
+    label: str | None = None
 
 
 async def rows_of_group(api: ParallelApi, group_id: str, *, with_output: bool = False) -> AsyncGenerator[GroupRow]:
@@ -104,13 +114,13 @@ async def held_by(api: ParallelApi, group_id: str) -> list[Held]:
         UpstreamError: It could not be read to its end.
     """
     async with aclosing(rows_of_group(api, group_id)) as rows:
-        return [Held(row.number, row.key) async for row in rows]
+        return [Held(row.number, row.key, row.label) async for row in rows]
 
 
 def key_of(value: object) -> str:
     """The same for equal inputs, in whatever order their fields are and however their numbers are written."""
     canonical = json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:24]
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_KEY_CHARS]
 
 
 def numbered(inputs: Sequence[RowInput], held: Collection[Held]) -> dict[int, RowInput]:
@@ -120,23 +130,43 @@ def numbered(inputs: Sequence[RowInput], held: Collection[Held]) -> dict[int, Ro
     answers for one. The numbers of the table are kept as long as none of them belongs to another input; otherwise the
     table is more of the same, and its rows are numbered behind those of the group.
     """
-    left = Counter((row.number, row.key) for row in held)
-    keys = {number: key_of(value) for number, value in enumerate(inputs, 1)}
-    elsewhere = [n for n, key in keys.items() if not (_take(left, (n, key)) or _take(left, (n, None)))]
-    others = Counter(key for _, key in left.elements())
-    lacking = [n for n in elsewhere if not _take(others, keys[n])]
+    lacking = {number: key_of(value) for number, value in enumerate(inputs, 1)}
+    left = list(held)
+    for place_of, place_for in _WAYS_TO_KNOW:
+        lacking, left = _not_found(lacking, left, place_of, place_for)
     taken = {row.number for row in held}
     if taken.isdisjoint(lacking):
         return {number: inputs[number - 1] for number in lacking}
     return {max(taken) + place: inputs[number - 1] for place, number in enumerate(lacking, 1)}
 
 
-def _take(left: Counter[_T], item: _T) -> bool:
-    """Take one of these away, if there is one."""
-    if not left[item]:
-        return False
-    left[item] -= 1
-    return True
+# How a row is known, the surest way first: what a row is held by, and what to look for, given number and key.
+_WAYS_TO_KNOW: list[tuple[Callable[[Held], object], Callable[[int, str], object]]] = [
+    (lambda row: row.label and (row.number, row.label), lambda number, key: (number, key)),
+    (lambda row: row.number if row.label is row.key is None else None, lambda number, _: number),
+    (lambda row: row.label, lambda _, key: key),
+    (lambda row: row.key and (row.number, row.key), lambda number, key: (number, key)),
+    (lambda row: row.key, lambda _, key: key),
+]
+
+
+def _not_found(
+    lacking: Mapping[int, str],
+    held: Iterable[Held],
+    place_of: Callable[[Held], object],
+    place_for: Callable[[int, str], object],
+) -> tuple[dict[int, str], list[Held]]:
+    """Which rows of a table, and of the group, have no counterpart known in this way. Each has one at most."""
+    places: defaultdict[object, list[Held]] = defaultdict(list)
+    for row in held:
+        places[place_of(row)].append(row)
+    rest: dict[int, str] = {}
+    for number, key in lacking.items():
+        if there := places[place_for(number, key)]:
+            there.pop()
+        else:
+            rest[number] = key
+    return rest, list(chain.from_iterable(places.values()))
 
 
 async def _next(events: AsyncGenerator[Event]) -> Event | None:

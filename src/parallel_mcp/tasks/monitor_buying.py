@@ -12,7 +12,7 @@ from parallel_mcp.api.monitor_models import Monitor, MonitorInput
 from parallel_mcp.errors import InvalidArguments, OutcomeUnknown, UpstreamError
 from parallel_mcp.ledger import Intent
 from parallel_mcp.tasks.buying import Found, Purchase, fingerprint
-from parallel_mcp.tasks.creating import Outcome
+from parallel_mcp.tasks.creating import Outcome, at_once
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
@@ -73,7 +73,8 @@ def new_monitor(
         runs=0,  # the limit of active runs is about runs
     )
     what = f"A monitor with {monitor.processor} every {monitor.frequency}, reckoned for 30 days,"
-    return Purchase(intent, what, partial(_started, api.monitors, monitor), partial(_found, api.monitors))
+    send = partial(_started, api.monitors, monitor)
+    return Purchase(intent, what, at_once(send), partial(_found, api.monitors))
 
 
 async def _started(api: MonitorApi, monitor: MonitorInput) -> Outcome[Monitor]:

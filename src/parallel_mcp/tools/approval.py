@@ -1,23 +1,25 @@
 """Asking the user before a create that costs more than one call may, where the client can ask."""
 
-from __future__ import annotations
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
 import anyio
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.resolve import Elicit
+from mcp.server.mcpserver.resolve import Elicit, Resolve
 from pydantic import BaseModel, Field
 
 from parallel_mcp.errors import StillCreating
 from parallel_mcp.settings import Settings, env_name
 from parallel_mcp.tasks.creating import is_dear
 from parallel_mcp.tasks.processors import Processor
-from parallel_mcp.tools.call import App, Call, PriceApproval
+from parallel_mcp.tools.call import App, Call, Offer, PriceApproval
 from parallel_mcp.tools.groups import CreateTaskGroupArguments, prepared_group
 from parallel_mcp.tools.tasks import TaskRequest, chosen_processor, intent_of, run_input
+from parallel_mcp.tools.waiting import allowed_wait_s
 
 MODERN_ERA = "2026-07-28"
-ASKING_S = 10.0  # for knowing whether to ask; the wait of the call itself comes after it
+ASKING_S = 10.0
 
 
 class Approval(BaseModel):
@@ -32,69 +34,93 @@ class NotAsked(Approval):
     approve: bool = False
 
 
-async def ask_for_approval(
-    request: TaskRequest | CreateTaskGroupArguments, context: Context[App]
-) -> Approval | Elicit[Approval]:
-    """The question, if the price calls for one and the client can be asked; otherwise no approval.
+def asking_about(
+    offered: Callable[..., Awaitable[Offer]],
+) -> Callable[[Offer], Awaitable[Approval | Elicit[Approval]]]:
+    """The resolver that puts the question of an offer, which another resolver has made for it and for the call itself.
+
+    A resolver runs once for both, so what the user approves is what the call goes by.
+    """
+
+    async def ask(offer: Annotated[Offer, Resolve(offered)]) -> Approval | Elicit[Approval]:
+        return Elicit(offer.question, Approval) if offer.question else NotAsked()
+
+    return ask
+
+
+async def offer_of(making: Callable[[Any, Call], Awaitable[Offer]], request: object, context: Context[App]) -> Offer:
+    """What a tool offers in answer to a request."""
+    return await making(request, Call(context.request_context.lifespan_context, context))
+
+
+def call_after(offer: Offer, answer: ElicitationResult[Approval], context: Context[App]) -> Call:
+    """The call, once the user has been asked where that was needed and possible."""
+    return Call(context.request_context.lifespan_context, context, _approval_in(answer), offer)
+
+
+async def offer_of_task(request: TaskRequest | CreateTaskGroupArguments, call: Call) -> Offer:
+    """With a question, if the price calls for one and the client can be asked.
 
     Asking a client that cannot answer would fail the whole call. A request that is invalid, or that an earlier create
     answers, is no matter for the user.
     """
-    if not can_be_asked(context):
-        return NotAsked()
-    call = Call(context.request_context.lifespan_context, context)
+    if not can_be_asked(call.ctx):
+        return Offer()
     is_group = isinstance(request, CreateTaskGroupArguments)
-    dear = await (_dear_group(request, call) if is_group else _dear_run(request, call))
-    if dear is None:
-        return NotAsked()
-    processor = chosen_processor(request, call.settings)
-    return price_question(dear, processor, call.settings, a_row=is_group)
+    return await (_offer_of_group(request, call) if is_group else _offer_of_run(request, call))
 
 
-def price_question(dear: str, processor: Processor, settings: Settings, *, a_row: bool = False) -> Elicit[Approval]:
-    """The question about a price: what would be started, and for how much."""
-    return Elicit(
-        f"{dear}? It is above the limit of ${settings.max_usd_per_call:.2f} for one call "
+def run_offer(processor: Processor, settings: Settings) -> Offer:
+    """With the question about the price of one run."""
+    what = f"Start a research task with {processor.name} for ${processor.price_usd:.2f}"
+    return Offer(_question(what, processor, settings), processor.price_usd)
+
+
+def _question(what: str, processor: Processor, settings: Settings, *, a_row: bool = False) -> str:
+    return (
+        f"{what}? It is above the limit of ${settings.max_usd_per_call:.2f} for one call "
         f"({env_name('max_usd_per_call')}) and usually takes {processor.usual_duration}{' a row' if a_row else ''}. "
-        "A started run cannot be cancelled.",
-        Approval,
+        "A started run cannot be cancelled."
     )
 
 
-def run_price(processor: Processor) -> str:
-    """What a question about the price of one run begins with."""
-    return f"Start a research task with {processor.name} for ${processor.price_usd:.2f}"
-
-
-async def _dear_run(request: TaskRequest, call: Call) -> str | None:
-    """What a task costs, if that is more than one call may."""
+async def _offer_of_run(request: TaskRequest, call: Call) -> Offer:
     processor = chosen_processor(request, call.settings)
     if not is_dear(processor.price_usd, call.settings):
-        return None
+        return Offer()
     intent = intent_of(request, run_input(request, processor).run, processor, call)
     if not request.force_new and await call.app.creator.is_answered(call.api, intent):
-        return None
-    return run_price(processor)
+        return Offer()
+    return run_offer(processor, call.settings)
 
 
-async def _dear_group(request: CreateTaskGroupArguments, call: Call) -> str | None:
-    """What the rows cost that an earlier call has not bought, if that is more than one call may."""
+async def _offer_of_group(request: CreateTaskGroupArguments, call: Call) -> Offer:
+    """About the rows that an earlier call has not bought."""
     processor = chosen_processor(request, call.settings)
     creating = prepared_group(request, call).creating
     if not is_dear(len(creating.order.inputs) * processor.price_usd, call.settings):
-        return None
+        return Offer()
     price_usd: float | None = None
-    with anyio.move_on_after(ASKING_S):
+    with anyio.move_on_after(asking_s(call)):
         price_usd = await creating.price_usd()
-    if price_usd is None:
-        raise StillCreating("An equal create is on its way; nothing was sent now")
-    rows = round(price_usd / processor.price_usd)
-    if not is_dear(price_usd, call.settings):
-        return None
-    return f"Start {rows:,} research tasks, one a row, with {processor.name} for ${price_usd:.2f} in all"
+    if price_usd is None and await creating.is_on_its_way():
+        raise StillCreating("An equal create is on its way, and not answered yet; nothing was sent now")
+    most_usd = price_usd if price_usd is not None else len(creating.order.inputs) * processor.price_usd
+    if not is_dear(most_usd, call.settings):
+        return Offer()
+    rows, price = f"{round(most_usd / processor.price_usd):,} research tasks, one a row,", f"${most_usd:.2f} in all"
+    what = f"Start {rows} with {processor.name} for {price}"
+    if price_usd is None:  # what an earlier call has bought is not bought again, whatever is approved
+        what = f"Start up to {rows} with {processor.name} for at most {price}, less what is bought already"
+    return Offer(_question(what, processor, call.settings, a_row=True), most_usd)
 
 
-def approval_of(answer: ElicitationResult[Approval]) -> PriceApproval:
+def asking_s(call: Call) -> float:
+    """How long may be spent on knowing whether to ask."""
+    return min(ASKING_S, allowed_wait_s(None, call) / 2)
+
+
+def _approval_in(answer: ElicitationResult[Approval]) -> PriceApproval:
     """What the user said; dismissing the question is a no."""
     if not isinstance(answer, AcceptedElicitation):
         return "declined"

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from parallel_mcp.api.connections import Connections, Timeouts
     from parallel_mcp.api.findall_models import FindAllRun
     from parallel_mcp.api.models import TaskGroup, TaskRun
+    from parallel_mcp.tasks.findall_buying import Addition
     from parallel_mcp.tasks.findall_watching import FindAllSnapshot
 
 PriceApproval = Literal["not asked", "approved", "declined"]
@@ -66,12 +67,30 @@ class App:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """What was looked up to ask the user about a price: the call itself goes by it, and looks up nothing else.
+
+    Without a `question` nobody is asked; `price_usd` is what the question names.
+    """
+
+    question: str = ""
+    price_usd: float = 0.0
+    addition: Addition | None = None  # to a FindAll run
+
+
+@dataclass(frozen=True)
 class Call:
     """One tool call of one caller."""
 
     app: App
     ctx: Context[App]
     approval: PriceApproval = "not asked"
+    offer: Offer = Offer()
+
+    @property
+    def approved_usd(self) -> float:
+        """The most that the user has let this call buy for; 0 where nobody was asked, or the answer was no."""
+        return self.offer.price_usd if self.approval == "approved" else 0.0
 
     @property
     def settings(self) -> Settings:

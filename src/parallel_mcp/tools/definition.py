@@ -9,22 +9,20 @@ from typing import Annotated, Any
 
 from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.resolve import Elicit, Resolve, build_resolver_plans, find_resolved_parameters
+from mcp.server.mcpserver.resolve import Resolve, build_resolver_plans, find_resolved_parameters
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel
 
-from parallel_mcp.tools.approval import Approval, approval_of, ask_for_approval
+from parallel_mcp.tools.approval import Approval, asking_about, call_after, offer_of, offer_of_task
 from parallel_mcp.tools.arguments import Arguments, read_arguments
-from parallel_mcp.tools.call import App, Call
-from parallel_mcp.tools.missing_input import AnswerAboutInput, ask_for_approval_then, with_input
+from parallel_mcp.tools.call import App, Call, Offer
+from parallel_mcp.tools.missing_input import AnswerAboutInput, offer_of_complete, with_input
 from parallel_mcp.tools.schemas import published_schema
 from parallel_mcp.tools.tasks import TaskRequest
 
 PUBLISHED = Path(__file__).parent / "published"
-
-AsksForApproval = Callable[[Any, Context[App]], Awaitable[Approval | Elicit[Approval]]]
 
 
 @dataclass(frozen=True)
@@ -44,7 +42,7 @@ class ToolDefinition:
     creates: bool = False
     parameters_of: type[Arguments] | None = None  # of the tool that tells about parameters of these names
     cancels: bool = False
-    asking: AsksForApproval = ask_for_approval
+    offering: Callable[[Any, Call], Awaitable[Offer]] = offer_of_task
     needs_input: bool = False  # which the user is asked for if it is missing
     folder: str = ""
     """Where its published definition is, for tools of a profile that share names with others."""
@@ -97,13 +95,16 @@ class ToolDefinition:
     def _asking_first(self) -> Callable[..., Awaitable[CallToolResult]]:
         """Calls the tool after the user was asked about its price, where that is needed and possible."""
 
+        async def offered(request: Arguments, context: Context[App]) -> Offer:
+            return await offer_of(self.offering, request, context)
+
         async def call(
             request: Arguments,
             context: Context[App],
-            answer: Annotated[ElicitationResult[Approval], Resolve(self.asking)],
+            offer: Annotated[Offer, Resolve(offered)],
+            answer: Annotated[ElicitationResult[Approval], Resolve(asking_about(offered))],
         ) -> CallToolResult:
-            app = context.request_context.lifespan_context
-            return await self.run(request, Call(app, context, approval_of(answer)))
+            return await self.run(request, call_after(offer, answer, context))
 
         return call
 
@@ -114,10 +115,10 @@ class ToolDefinition:
             request: TaskRequest,
             context: Context[App],
             told: AnswerAboutInput,
-            answer: Annotated[ElicitationResult[Approval], Resolve(ask_for_approval_then)],
+            offer: Annotated[Offer, Resolve(offer_of_complete)],
+            answer: Annotated[ElicitationResult[Approval], Resolve(asking_about(offer_of_complete))],
         ) -> CallToolResult:
-            app = context.request_context.lifespan_context
-            return await self.run(with_input(request, told), Call(app, context, approval_of(answer)))
+            return await self.run(with_input(request, told), call_after(offer, answer, context))
 
         return call
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import anyio
-from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.resolve import Elicit
 from mcp.types import CallToolResult
 from pydantic import Field
 
 from parallel_mcp.api.findall_models import EnrichInput, ExcludedCandidate, FindAllSchema, MatchCondition
 from parallel_mcp.api.models import JsonSchemaSpec
-from parallel_mcp.errors import InvalidArguments, OverBudget, RequestRejected, StillCreating
+from parallel_mcp.errors import (
+    AdditionUnknown,
+    InvalidArguments,
+    OutcomeUnknown,
+    OverBudget,
+    RequestRejected,
+    StillCreating,
+)
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.settings import env_name
 from parallel_mcp.tasks.buying import Bought, Purchase, bought, is_answered
@@ -29,9 +34,9 @@ from parallel_mcp.tasks.generators import GENERATORS, LEAST_MATCHES, MOST_MATCHE
 from parallel_mcp.tasks.handles import checked_handle, platform_link
 from parallel_mcp.tasks.processors import ProcessorName
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, task_spec
-from parallel_mcp.tools.approval import MODERN_ERA, Approval, NotAsked, can_be_asked
+from parallel_mcp.tools.approval import can_be_asked
 from parallel_mcp.tools.arguments import Arguments
-from parallel_mcp.tools.call import App, Call
+from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
 from parallel_mcp.tools.findall_status import candidate_counts, next_for_findall, why_ended
 from parallel_mcp.tools.reply import Output, next_call, reply
@@ -186,7 +191,7 @@ async def extend_findall(request: ExtendFindallArguments, call: Call) -> CallToo
 
     Repeating the call buys nothing. Not for previews and cancelled runs. Then call watch_progress.
     """
-    return await _added(await _extension(request, call), request.id, call)
+    return await _added(call.offer.addition or await _extension(request, call), request.id, call)
 
 
 async def enrich_findall(request: EnrichFindallArguments, call: Call) -> CallToolResult:
@@ -196,7 +201,8 @@ async def enrich_findall(request: EnrichFindallArguments, call: Call) -> CallToo
     previews and cancelled runs. Then call watch_progress, and get_result for the table with the new columns.
     """
     prepared = _enrichment_spec(request, call)
-    return await _added(await _enrichment(request, call), request.id, call, warnings=prepared.warnings)
+    addition = call.offer.addition or await _enrichment(request, call)
+    return await _added(addition, request.id, call, warnings=prepared.warnings)
 
 
 async def cancel_findall(request: CancelFindallArguments, call: Call) -> CallToolResult:
@@ -226,41 +232,35 @@ async def cancel_findall(request: CancelFindallArguments, call: Call) -> CallToo
 # ---- asking the user
 
 
-async def ask_about_findall(
-    request: CreateFindallArguments | ExtendFindallArguments | EnrichFindallArguments, context: Context[App]
-) -> Approval | Elicit[Approval]:
-    """The question, if the price calls for one and the client can be asked; otherwise no approval.
+async def offer_of_findall(request: CreateFindallArguments, call: Call) -> Offer:
+    """With a question, if the price calls for one and the client can be asked."""
+    if not can_be_asked(call.ctx):
+        return Offer()
+    return Offer(*await _question(_new(request, call), call, force_new=request.force_new))
 
-    The price of an addition may change while the user thinks. In the modern era the question is made again with the
-    answer, and must be the same; before it nobody would notice, so the user is not asked.
-    """
-    may_drift = not isinstance(request, CreateFindallArguments)
-    if not can_be_asked(context) or (may_drift and (context.protocol_version or "") < MODERN_ERA):
-        return NotAsked()
-    call = Call(context.request_context.lifespan_context, context)
-    purchase = await _purchase_of(request, call)
-    if purchase is None or not is_dear(purchase.intent.price_usd, call.settings):
-        return NotAsked()
-    forced = isinstance(request, CreateFindallArguments) and request.force_new
-    if not forced and await is_answered(call.app.creator, purchase):
-        return NotAsked()
-    return Elicit(
-        f"{purchase.what} for at most ${purchase.intent.price_usd:.2f}? It is above the limit of "
-        f"${call.settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}).",
-        Approval,
+
+async def offer_of_addition(request: ExtendFindallArguments | EnrichFindallArguments, call: Call) -> Offer:
+    """As `offer_of_findall`, with the addition as it was looked up: that one is bought, or none."""
+    if not can_be_asked(call.ctx):
+        return Offer()
+    is_extension = isinstance(request, ExtendFindallArguments)
+    addition = await (_extension(request, call) if is_extension else _enrichment(request, call))
+    asked = await _question(addition.purchase, call) if addition.purchase else ("", 0.0)
+    return Offer(*asked, addition)
+
+
+async def _question(purchase: Purchase[Any], call: Call, *, force_new: bool = False) -> tuple[str, float]:
+    """What to ask the user about a purchase, and its price; nothing if it costs little, or an earlier one answers."""
+    price_usd = purchase.intent.price_usd
+    if not is_dear(price_usd, call.settings):
+        return "", 0.0
+    if not force_new and await is_answered(call.app.creator, purchase):
+        return "", 0.0
+    question = (
+        f"{purchase.what} for at most ${price_usd:.2f}? It is above the limit of "
+        f"${call.settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')})."
     )
-
-
-async def _purchase_of(request: Arguments, call: Call) -> Purchase[Any] | None:
-    match request:
-        case CreateFindallArguments():
-            return _new(request, call)
-        case ExtendFindallArguments():
-            return (await _extension(request, call)).purchase
-        case EnrichFindallArguments():
-            return (await _enrichment(request, call)).purchase
-        case _:
-            return None
+    return question, price_usd
 
 
 # ---- what is to be bought
@@ -311,8 +311,7 @@ async def _bought(purchase: Purchase[Any], call: Call, *, force_new: bool = Fals
     if call.approval == "declined":
         raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.2f} for this. Nothing was sent")
     with anyio.CancelScope(deadline=anyio.current_time() + allowed_wait_s(None, call)):
-        approved = call.approval == "approved"
-        return await bought(call.app.creator, purchase, force_new=force_new, price_approved=approved)
+        return await bought(call.app.creator, purchase, force_new=force_new, approved_usd=call.approved_usd)
     raise StillCreating("The create is on its way, and the API has not answered yet")
 
 
@@ -324,7 +323,10 @@ async def _added(
 ) -> CallToolResult:
     schema, deduplicated = addition.schema, True
     if addition.purchase is not None:
-        made = await _bought(addition.purchase, call)
+        try:
+            made = await _bought(addition.purchase, call)
+        except OutcomeUnknown as error:
+            raise AdditionUnknown(str(error), quote=error.quote, ref_id=error.ref_id) from error
         schema, deduplicated = made.made, made.deduplicated
     structured = AddToFindallOutput(
         id=findall_id,
@@ -378,7 +380,7 @@ FINDALL_TOOLS = [
         CreateFindallArguments,
         CreateFindallOutput,
         creates=True,
-        asking=ask_about_findall,
+        offering=offer_of_findall,
     ),
     ToolDefinition(
         extend_findall,
@@ -386,7 +388,7 @@ FINDALL_TOOLS = [
         ExtendFindallArguments,
         AddToFindallOutput,
         creates=True,
-        asking=ask_about_findall,
+        offering=offer_of_addition,
     ),
     ToolDefinition(
         enrich_findall,
@@ -394,7 +396,7 @@ FINDALL_TOOLS = [
         EnrichFindallArguments,
         AddToFindallOutput,
         creates=True,
-        asking=ask_about_findall,
+        offering=offer_of_addition,
     ),
     ToolDefinition(cancel_findall, "Stop a FindAll run", CancelFindallArguments, CancelFindallOutput, cancels=True),
 ]

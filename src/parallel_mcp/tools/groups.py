@@ -10,7 +10,7 @@ import anyio
 from mcp.types import CallToolResult
 from pydantic import Field
 
-from parallel_mcp.errors import InvalidArguments, OverBudget, StillCreating
+from parallel_mcp.errors import InvalidArguments, OverBudget, StillCreating, UpstreamUnavailable
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.group_creating import FilledGroup, GroupCreating, GroupOrder
 from parallel_mcp.tasks.handles import handle_kind, platform_link
@@ -74,9 +74,11 @@ async def create_task_group(request: CreateTaskGroupArguments, call: Call) -> Ca
     if call.approval == "declined":
         raise OverBudget("The user was asked and declined the price of this group. Nothing was sent")
     with anyio.CancelScope(deadline=anyio.current_time() + allowed_wait_s(None, call)):
-        group = await asked.creating.create(price_approved=call.approval == "approved")
+        group = await asked.creating.create(approved_usd=call.approved_usd)
         return _filled_reply(group, asked)
-    raise StillCreating("The rows are on their way, and the API has not answered yet")
+    if await asked.creating.is_on_its_way():
+        raise StillCreating("The rows are on their way, and the API has not answered yet")
+    raise UpstreamUnavailable("What the group holds already could not be read in time. Nothing was sent")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.resolve import Elicit, Resolve
 from pydantic import BaseModel, Field
 
-from parallel_mcp.tools.approval import Approval, NotAsked, ask_for_approval, can_be_asked
-from parallel_mcp.tools.call import App
+from parallel_mcp.tools.approval import can_be_asked, offer_of, offer_of_task
+from parallel_mcp.tools.call import App, Offer
 from parallel_mcp.tools.tasks import TaskRequest, says_nothing
 
 _Request = TypeVar("_Request", bound=TaskRequest)
@@ -38,12 +38,10 @@ async def ask_for_input(request: TaskRequest, context: Context[App]) -> MissingI
 AnswerAboutInput = Annotated[ElicitationResult[MissingInput], Resolve(ask_for_input)]
 
 
-async def ask_for_approval_then(
-    request: TaskRequest, context: Context[App], told: AnswerAboutInput
-) -> Approval | Elicit[Approval]:
-    """As `ask_for_approval`, once it is known what to research; what is not known has no price."""
+async def offer_of_complete(request: TaskRequest, context: Context[App], told: AnswerAboutInput) -> Offer:
+    """As `offer_of_task`, once it is known what to research; what is not known has no price."""
     complete = with_input(request, told)
-    return NotAsked() if says_nothing(complete) else await ask_for_approval(complete, context)
+    return Offer() if says_nothing(complete) else await offer_of(offer_of_task, complete, context)
 
 
 def with_input(request: _Request, told: ElicitationResult[MissingInput]) -> _Request:

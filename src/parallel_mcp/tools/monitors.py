@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import anyio
-from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.resolve import Elicit
 from mcp.types import CallToolResult
 from pydantic import Field
 
@@ -31,9 +29,9 @@ from parallel_mcp.tasks.creating import is_dear
 from parallel_mcp.tasks.handles import checked_handle, platform_link, run_handle
 from parallel_mcp.tasks.monitor_buying import EXECUTION_USD, MonitorProcessor, month_usd, new_monitor
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, source_policy, task_spec
-from parallel_mcp.tools.approval import Approval, NotAsked, can_be_asked
+from parallel_mcp.tools.approval import can_be_asked
 from parallel_mcp.tools.arguments import Arguments
-from parallel_mcp.tools.call import App, Call
+from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
 from parallel_mcp.tools.reply import Output, next_call, reply
 from parallel_mcp.tools.search import Domains
@@ -166,8 +164,7 @@ async def create_monitor(request: CreateMonitorArguments, call: Call) -> CallToo
     if call.approval == "declined":
         raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.2f} for this. Nothing was sent")
     with anyio.CancelScope(deadline=anyio.current_time() + allowed_wait_s(None, call)):
-        approved = call.approval == "approved"
-        made = await bought(call.app.creator, purchase, force_new=request.force_new, price_approved=approved)
+        made = await bought(call.app.creator, purchase, force_new=request.force_new, approved_usd=call.approved_usd)
         return _created_reply(made.made, request, deduplicated=made.deduplicated)
     raise StillCreating("The create is on its way, and the API has not answered yet")
 
@@ -219,21 +216,20 @@ async def cancel_monitor(request: CancelMonitorArguments, call: Call) -> CallToo
     return reply(f"{monitor.monitor_id} is {monitor.status}. Its events stay: {structured.next}", structured)
 
 
-async def ask_about_monitor(request: CreateMonitorArguments, context: Context[App]) -> Approval | Elicit[Approval]:
-    """The question, if what it costs in 30 days calls for one and the client can be asked; otherwise no approval."""
-    if not can_be_asked(context):
-        return NotAsked()
-    call = Call(context.request_context.lifespan_context, context)
+async def offer_of_monitor(request: CreateMonitorArguments, call: Call) -> Offer:
+    """With a question, if what it costs in 30 days calls for one and the client can be asked."""
+    if not can_be_asked(call.ctx):
+        return Offer()
     purchase = _new(request, call)
     if not is_dear(purchase.intent.price_usd, call.settings):
-        return NotAsked()
+        return Offer()
     if not request.force_new and await is_answered(call.app.creator, purchase):
-        return NotAsked()
-    return Elicit(
+        return Offer()
+    return Offer(
         f"Start a monitor with {request.processor} every {request.frequency}? It costs "
         f"${purchase.intent.price_usd:.2f} in 30 days, and goes on until it is cancelled. That is above the limit of "
         f"${call.settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}).",
-        Approval,
+        purchase.intent.price_usd,
     )
 
 
@@ -394,7 +390,7 @@ MONITOR_TOOLS = [
         CreateMonitorArguments,
         CreateMonitorOutput,
         creates=True,
-        asking=ask_about_monitor,
+        offering=offer_of_monitor,
     ),
     ToolDefinition(list_monitors, "List monitors", ListMonitorsArguments, ListMonitorsOutput),
     ToolDefinition(

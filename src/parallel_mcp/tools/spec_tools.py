@@ -16,7 +16,7 @@ import anyio
 import anyio.to_thread
 from mcp.server.elicitation import ElicitationResult
 from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.resolve import Elicit, Resolve, build_resolver_plans, find_resolved_parameters
+from mcp.server.mcpserver.resolve import Resolve, build_resolver_plans, find_resolved_parameters
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.types import CallToolResult, ToolAnnotations
@@ -30,9 +30,9 @@ from parallel_mcp.tasks.creating import intent_for, is_dear
 from parallel_mcp.tasks.spec_files import Spec, fingerprint, read_specs
 from parallel_mcp.tasks.spec_schemas.publishing import published_output, without_nulls
 from parallel_mcp.tasks.specs import task_input
-from parallel_mcp.tools.approval import Approval, NotAsked, approval_of, can_be_asked, price_question, run_price
+from parallel_mcp.tools.approval import Approval, asking_about, call_after, can_be_asked, offer_of, run_offer
 from parallel_mcp.tools.arguments import Arguments
-from parallel_mcp.tools.call import App, Call
+from parallel_mcp.tools.call import App, Call, Offer
 from parallel_mcp.tools.definition import PUBLISHED
 from parallel_mcp.tools.reply import reply
 from parallel_mcp.tools.results import ResultAnswer
@@ -195,24 +195,28 @@ class _SpecArguments(FuncMetadata):
         return {"request": SpecRequest(self.spec, read)}
 
 
-async def _ask_for_approval(request: SpecRequest, context: Context[App]) -> Approval | Elicit[Approval]:
-    """As `approval.ask_for_approval`, for the price of the spec's processor."""
-    call = Call(context.request_context.lifespan_context, context)
+async def _offer_of_spec(request: SpecRequest, call: Call) -> Offer:
+    """As `approval.offer_of_task`, for the price of the spec's processor."""
     processor = request.spec.processor
-    if not is_dear(processor.price_usd, call.settings) or not can_be_asked(context):
-        return NotAsked()
+    if not is_dear(processor.price_usd, call.settings) or not can_be_asked(call.ctx):
+        return Offer()
     if await call.app.creator.is_answered(call.api, request.intent(call)):
-        return NotAsked()
-    return price_question(run_price(processor), processor, call.settings)
+        return Offer()
+    return run_offer(processor, call.settings)
+
+
+async def _offered(request: SpecRequest, context: Context[App]) -> Offer:
+    return await offer_of(_offer_of_spec, request, context)
 
 
 async def _called(
     request: SpecRequest,
     context: Context[App],
-    answer: Annotated[ElicitationResult[Approval], Resolve(_ask_for_approval)],
+    offer: Annotated[Offer, Resolve(_offered)],
+    answer: Annotated[ElicitationResult[Approval], Resolve(asking_about(_offered))],
 ) -> CallToolResult:
     """A call of the tool of any spec, after the user was asked about its price where that is needed and possible."""
-    return await run_spec(request, Call(context.request_context.lifespan_context, context, approval_of(answer)))
+    return await run_spec(request, call_after(offer, answer, context))
 
 
 async def run_spec(request: SpecRequest, call: Call) -> CallToolResult:

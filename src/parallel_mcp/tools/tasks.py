@@ -182,7 +182,7 @@ async def start_prepared(
         raise OverBudget(f"The user was asked and declined ${processor.price_usd:.2f} for this. Nothing was sent")
     with anyio.CancelScope(deadline=by):
         creation = await call.app.creator.create(
-            call.api, intent, prepared.run, force_new=force_new, price_approved=call.approval == "approved"
+            call.api, intent, prepared.run, force_new=force_new, approved_usd=call.approved_usd
         )
         return Started(creation.run, processor, creation.deduplicated, prepared.warnings)
     raise StillCreating("The create is on its way, and the API has not answered yet")
