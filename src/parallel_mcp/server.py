@@ -38,11 +38,12 @@ from parallel_mcp.prompts.completions import completions
 from parallel_mcp.render.errors import error_text
 from parallel_mcp.resources import chosen_resources
 from parallel_mcp.resources.definition import ResourceDefinition
+from parallel_mcp.resources.page import ServesPage
 from parallel_mcp.settings import Settings, env_name, unknown_variables
 from parallel_mcp.tasks.creating import FINISH_S, creating
 from parallel_mcp.tasks.feeds import sharing_feeds
 from parallel_mcp.tasks.processors import processor_named
-from parallel_mcp.tools import chosen_tools
+from parallel_mcp.tools import chosen_tools, has_page
 from parallel_mcp.tools.call import App, Call
 
 if TYPE_CHECKING:
@@ -229,6 +230,7 @@ def build_server(
         tools=[definition.tool() for definition in chosen_tools(settings)],
         offered_resources=chosen_resources(settings),
         specs=specs,
+        extensions=[ServesPage()] if has_page(settings) else [],
         lifespan=lifespan,
         log_level="WARNING",
         subscriptions=False,  # the SDK's own would also promise changes of prompts and resources; see `listeners`

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from mcp.server.lowlevel.helper_types import ReadResourceContents
 from mcp.shared.uri_template import UriTemplate
@@ -27,6 +28,8 @@ class ResourceDefinition:
     mime_type: str
     read_text: Callable[..., Awaitable[str]]
     """Called with the call and the variables of the address, by name."""
+    meta: dict[str, Any] | None = None
+    """What clients are told of one that is of our own writing."""
 
     @property
     def is_template(self) -> bool:
@@ -39,13 +42,13 @@ class ResourceDefinition:
         return None if values is None else {name: str(value) for name, value in values.items()}
 
     async def read(self, call: Call, variables: dict[str, str]) -> ReadResourceContents:
-        """Its content now, which others have written.
+        """Its content now, which others have written unless it has a `meta` of its own.
 
         Raises:
             ResearchError: It cannot be read.
         """
         text = await self.read_text(call, **variables)
-        return ReadResourceContents(content=text, mime_type=self.mime_type, meta=origin("private"))
+        return ReadResourceContents(content=text, mime_type=self.mime_type, meta=self.meta or origin("private"))
 
     def listed(self) -> Resource:
         """As an entry of `resources/list`."""
@@ -55,6 +58,7 @@ class ResourceDefinition:
             title=self.title,
             description=self.description,
             mime_type=self.mime_type,
+            _meta=self.meta,
         )
 
     def listed_template(self) -> ResourceTemplate:

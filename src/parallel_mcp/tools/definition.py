@@ -22,6 +22,9 @@ from parallel_mcp.tools.schemas import published_schema
 
 PUBLISHED = Path(__file__).parent / "published"
 
+RESEARCH_PAGE = "ui://parallel-mcp/research-v1.html"
+"""The page that shows results of tools, in clients that show such pages. They may keep it, so another page is a v2."""
+
 AsksForApproval = Callable[[Any, Context[App]], Awaitable[Approval | Elicit[Approval]]]
 
 
@@ -45,12 +48,20 @@ class ToolDefinition:
     asking: AsksForApproval = ask_for_approval
     folder: str = ""
     """Where its published definition is, for tools of a profile that share names with others."""
+    output_told_by: type[BaseModel] | None = None  # the output of another tool that tells about fields of these names
+    on_page: bool = False
+    """Whether `RESEARCH_PAGE` shows its results."""
+    for_page: bool = False
+    """Whether that page alone calls it. Clients that know of pages hide it from the model; to others it is harmless."""
 
     def schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Input and output schema, made from the models."""
         known = self.parameters_of.model_fields if self.parameters_of else ()
         arguments = published_schema(self.arguments, closed=True, told_elsewhere=known)
-        return arguments, published_schema(self.output)
+        if self.for_page:  # the page is ours and knows what it gets
+            return arguments, {"type": "object"}
+        told = {*(self.output_told_by.model_fields if self.output_told_by else ())} - {"untrusted"}  # that is a warning
+        return arguments, published_schema(self.output, told_elsewhere=told)
 
     def tool(self) -> Tool:
         """The tool as the SDK serves it.
@@ -78,7 +89,13 @@ class ToolDefinition:
                 idempotent_hint=not self.creates,
                 open_world_hint=self.reads_web or self.creates or self.cancels,
             ),
+            meta=self._meta(),
         )
+
+    def _meta(self) -> dict[str, Any] | None:
+        if self.for_page:
+            return {"ui": {"visibility": ["app"]}}
+        return {"ui": {"resourceUri": RESEARCH_PAGE}} if self.on_page else None
 
     def _directly(self) -> Callable[..., Awaitable[CallToolResult]]:
         async def call(request: Arguments, context: Context[App]) -> CallToolResult:
