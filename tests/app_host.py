@@ -132,6 +132,7 @@ class Host:
         """Wait until it holds of what was heard."""
         with anyio.fail_after(20):
             while not condition():
+                assert self.complaints == []
                 self._heard = anyio.Event()
                 await self._heard.wait()
 
@@ -166,13 +167,16 @@ class Host:
 
     async def hear(self, message: Message) -> None:
         """Take a message of the page, and answer it if it is a question."""
-        assert message["jsonrpc"] == "2.0"
-        if "method" not in message:
-            self.answers.append(message)
-        else:
-            self.asked.append(message)
-            await self._answer(message)
-        self._heard.set()
+        (self.asked if "method" in message else self.answers).append(message)
+        try:
+            assert message["jsonrpc"] == "2.0"
+            if "method" in message:
+                await self._answer(message)
+        except Exception as error:
+            self.complaints.append(repr(error))
+            raise
+        finally:
+            self._heard.set()
 
     async def _answer(self, message: Message) -> None:
         method, params = message["method"], message.get("params", {})
@@ -265,7 +269,14 @@ async def hosting(
 def _schema() -> dict[str, Any]:
     """The schema of all messages, from the npm package `@modelcontextprotocol/ext-apps`; nothing without it."""
     path = os.environ.get("MCP_APPS_SCHEMA")
-    return cast("dict[str, Any]", json.loads(Path(path).read_text(encoding="utf-8"))["$defs"]) if path else {}
+    return json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_any_subset)["$defs"] if path else {}
+
+
+def _any_subset(schema: dict[str, Any]) -> dict[str, Any]:
+    """Of named style variables a host may give any subset; the schema says so in words and then requires them all."""
+    if "propertyNames" in schema:
+        schema.pop("required", None)
+    return schema
 
 
 def check(name: str, message: object) -> None:
