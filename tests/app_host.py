@@ -22,6 +22,7 @@ PAGE = "ui://parallel-mcp/research-v1.html"
 HOST_URL = "https://host.test/"
 VIEW_URL = "https://view.test/"
 WIDTH = 760
+HEIGHT = "Math.ceil(document.querySelector('main').getBoundingClientRect().height)"
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -161,8 +162,9 @@ class Host:
 
     async def picture(self, name: str, folder: Path) -> None:
         """Keep a picture of the whole page."""
-        height = await self.view.evaluate("document.querySelector('main').scrollHeight")
-        await self.page.set_viewport_size({"width": WIDTH, "height": max(200, int(height))})
+        height = int(await self.view.evaluate(HEIGHT))
+        await self.until(lambda: self.named("ui/notifications/size-changed")[-1]["params"]["height"] == height)
+        await self.page.set_viewport_size({"width": WIDTH, "height": max(200, height)})
         await self.page.screenshot(path=folder / f"{name}.png")
 
     async def hear(self, message: Message) -> None:

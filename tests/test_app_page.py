@@ -120,7 +120,7 @@ async def nothing_taken(host: Host) -> None:
     found = await host.view.evaluate(
         """() => ({
             taken: window.taken ?? null,
-            elements: [...document.querySelectorAll("main :is(script, img, svg, iframe, form, input, style, base)")].length,
+            elements: document.querySelectorAll("main :is(script, img, svg, iframe, form, input, style, base)").length,
             links: [...document.querySelectorAll("a")].map((link) => link.getAttribute("href")),
         })"""
     )
@@ -133,7 +133,7 @@ async def nothing_taken(host: Host) -> None:
 async def no_barrier(host: Host) -> None:
     """axe finds nothing serious; nothing is asked of it where it is not at hand."""
     if path := os.environ.get("AXE_CORE"):
-        await host.view.evaluate(Path(path).read_text(encoding="utf-8"))
+        await host.view.evaluate(await anyio.Path(path).read_text(encoding="utf-8"))
         found = await host.view.evaluate("axe.run(document, { resultTypes: ['violations'] })")
         serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
         assert serious == [], json.dumps(serious, indent=1)[:4000]
@@ -308,7 +308,9 @@ async def test_pages_of_a_report_are_the_report(browser: Browser, client: Client
     """Nothing is lost between two pages, and what is there is not unbounded."""
     run_id = await create(client, "latency=1 size=12000", processor="lite")
     await client.call_tool("watch_progress", {"id": run_id})
-    whole = structured(await client.call_tool("get_result", {"id": run_id, "max_chars": 40_000}))["untrusted"]["content"]
+    whole = structured(await client.call_tool("get_result", {"id": run_id, "max_chars": 40_000}))["untrusted"][
+        "content"
+    ]
 
     async with hosting(browser, client) as host:
         await host.called("get_result", id=run_id, max_chars=5_000)
@@ -320,7 +322,9 @@ async def test_pages_of_a_report_are_the_report(browser: Browser, client: Client
         text = await host.view.locator("#content").inner_text()
 
     assert len(host.calls("get_result")) >= 2
-    assert headings == [line.lstrip("# ") for line in whole.partition("\n## Sources\n1. ")[0].splitlines() if line[:1] == "#"]
+    assert headings == [
+        line.lstrip("# ") for line in whole.partition("\n## Sources\n1. ")[0].splitlines() if line[:1] == "#"
+    ]
     assert text.count("165 dollars") == whole.count("165 dollars")
 
 
@@ -345,7 +349,11 @@ async def test_copy_gives_the_result_with_its_sources(browser: Browser, client: 
     ("kind", "content", "fields"),
     [
         ("text", HOSTILE_REPORT, ["output"]),
-        ("json", {SCRIPT: SCRIPT, "list": [{SCRIPT: "javascript:window.taken=8"}], "deep": [[[[[[[SCRIPT]]]]]]]}, [SCRIPT]),
+        (
+            "json",
+            {SCRIPT: SCRIPT, "list": [{SCRIPT: "javascript:window.taken=8"}], "deep": [[[[[[[SCRIPT]]]]]]]},
+            [SCRIPT],
+        ),
     ],
 )
 async def test_hostile_results_are_shown_as_text(
@@ -496,7 +504,9 @@ async def test_torn_down_or_hidden_page_asks_nothing(browser: Browser, client: C
     async with hosting(browser, client, prepare=with_clock) as host:
         await host.called("create_task", input=QUESTION, metadata={"sim": "never"})
         await host.until(lambda: len(host.calls("view_run")) > 1)
-        await host.view.evaluate("Object.defineProperty(document, 'hidden', { get: () => window.isHidden, configurable: true })")
+        await host.view.evaluate(
+            "Object.defineProperty(document, 'hidden', { get: () => window.isHidden, configurable: true })"
+        )
         await host.view.evaluate("window.isHidden = true")
         await host.page.clock.run_for(60_000)  # the look on its way may still end
         looks = len(host.calls("view_run"))

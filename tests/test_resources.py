@@ -117,7 +117,7 @@ async def test_templates_are_listed(upstream: Upstream, mode: str) -> None:
         ("parallel://groups/{group_id}/result.csv", "text/csv"),
     ]
     assert all(template.title and template.description for template in templates)
-    assert resources == []
+    assert [str(resource.uri) for resource in resources] == ["ui://parallel-mcp/research-v1.html"]
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
