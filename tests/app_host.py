@@ -253,7 +253,7 @@ async def hosting(
         page.on("console", complain)
         page.on("pageerror", lambda error: host.complaints.append(str(error)))
         await page.route("**/*", serve)
-        await page.expose_function("received", host.hear)
+        await cast("Any", page).expose_function("received", host.hear)
         if prepare is not None:
             await prepare(page)
         await page.goto(HOST_URL)

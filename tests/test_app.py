@@ -49,7 +49,7 @@ async def test_page_is_listed_and_read_as_hosts_expect(upstream: Upstream, trans
     assert isinstance(content, TextResourceContents)
     assert content.mime_type == MIME_TYPE
     assert content.text == FILE.read_text(encoding="utf-8")
-    expected = {"ui": {"csp": {}, "permissions": {"clipboardWrite": {}}, "prefersBorder": True}}
+    expected: dict[str, Any] = {"ui": {"csp": {}, "permissions": {"clipboardWrite": {}}, "prefersBorder": True}}
     assert content.meta == listed.meta == expected
 
 

@@ -72,7 +72,7 @@ RUN: dict[str, Any] = {
     "created_at": "2026-05-01T10:00:00Z",
     "modified_at": "2026-05-01T10:01:00Z",
 }
-SOURCES = [
+SOURCES: list[dict[str, Any]] = [
     {"url": "javascript:window.taken=7", "title": SCRIPT, "excerpts": [SCRIPT]},
     {"url": "https://evil.example/source", "title": f"Source {SCRIPT}", "excerpts": []},
 ]
