@@ -32,6 +32,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+DRAWN = "new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 
 # What a host must enforce for a page that declares no domains.
 POLICY = (
@@ -165,6 +166,7 @@ class Host:
         height = int(await self.view.evaluate(HEIGHT))
         await self.until(lambda: self.named("ui/notifications/size-changed")[-1]["params"]["height"] == height)
         await self.page.set_viewport_size({"width": WIDTH, "height": max(200, height)})
+        await self.view.evaluate(DRAWN)
         await self.page.screenshot(path=folder / f"{name}.png")
 
     async def hear(self, message: Message) -> None:
