@@ -73,6 +73,7 @@ def test_every_tool_is_usable_from_the_typescript_sdk(inspect: Inspect) -> None:
     run_id = call("create_task", input="What does battery storage cost?", processor="lite")["run_id"]
     call("watch_progress", id=run_id)
     call("get_result", id=run_id)
+    call("view_run", id=run_id)
     schema = {"type": "object", "properties": {"cost": {"type": "number", "description": "Dollars per kWh"}}}
     call("run_task", input="Battery storage", output_schema=schema, processor="lite", timeout_s=20)
     group = call("create_task_group", inputs=["Battery storage", "Electric buses"], processor="lite")

@@ -17,6 +17,7 @@ from tests.connecting import (
     KEY,
     LEGACY,
     MODERN,
+    ROOT,
     Transport,
     connected,
     create,
@@ -119,8 +120,15 @@ async def test_templates_are_listed(upstream: Upstream, mode: str) -> None:
         ("parallel://groups/{group_id}/result.csv", "text/csv"),
     ]
     assert all(template.title and template.description for template in templates)
-    assert [(resource.uri, resource.mime_type) for resource in resources] == [("parallel://runs", "application/json")]
-    assert all(resource.title and resource.description and resource.size is None for resource in resources)
+    assert [(resource.uri, resource.mime_type) for resource in resources] == [
+        ("parallel://runs", "application/json"),
+        ("ui://parallel-mcp/research-v1.html", "text/html;profile=mcp-app"),
+    ]
+    assert all(resource.title and resource.description for resource in resources)
+    assert [resource.size for resource in resources] == [
+        None,
+        (ROOT / "src/parallel_mcp/app/research-v1.html").stat().st_size,
+    ]
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])

@@ -29,6 +29,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "get_status": {},
     "get_result": {"id": "trun_1"},
     "watch_progress": {"id": "trun_1"},
+    "view_run": {"id": "trun_1"},
 }
 
 

@@ -14,6 +14,7 @@ TOOLS = [
     "get_status",
     "get_result",
     "watch_progress",
+    "view_run",
 ]
 
 

@@ -12,6 +12,7 @@ import anyio
 from mcp.server import MCPServer
 from mcp.server.caching import CacheHint
 from mcp.server.context import ServerRequestContext
+from mcp.server.extension import Extension
 from mcp.server.mcpserver import Context, RequestStateSecurity
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool, ToolManager
@@ -40,12 +41,13 @@ from parallel_mcp.prompts import chosen_prompts
 from parallel_mcp.prompts.completions import completions
 from parallel_mcp.resources import chosen_resources
 from parallel_mcp.resources.definition import ResourceDefinition, resource_at, resource_error
+from parallel_mcp.resources.page import ServesPage
 from parallel_mcp.settings import Settings, env_name, unknown_variables
 from parallel_mcp.tasks.changes import ListChanges
 from parallel_mcp.tasks.creating import FINISH_S, creating
 from parallel_mcp.tasks.feeds import sharing_feeds
 from parallel_mcp.tasks.processors import processor_named
-from parallel_mcp.tools import chosen_tools
+from parallel_mcp.tools import chosen_tools, has_page
 from parallel_mcp.tools.call import App, call_of
 from parallel_mcp.tools.reply import failed
 from parallel_mcp.tools.runs_as_tasks import RunsAsTasks
@@ -91,10 +93,12 @@ class ParallelServer(MCPServer[App]):
         offered_resources: Sequence[ResourceDefinition],
         specs: "SpecTools | None" = None,
         tasks: TaskSource | None = None,
+        extensions: Sequence[Extension] = (),
         **options: Any,
     ) -> None:
-        extensions = [TasksExtension(tasks)] if tasks is not None else []
-        super().__init__(tools=[*tools, *(specs.load() if specs else ())], extensions=extensions, **options)
+        of_tasks = [TasksExtension(tasks)] if tasks is not None else []
+        all_tools = [*tools, *(specs.load() if specs else ())]
+        super().__init__(tools=all_tools, extensions=[*extensions, *of_tasks], **options)
         self._offered_resources = offered_resources
         self._own_tools = tools
         self._specs = specs
@@ -230,6 +234,7 @@ def build_server(
         specs=specs,
         request_state_security=_request_state_security(settings),
         tasks=RunsAsTasks(specs) if settings.profile == "research" else None,
+        extensions=[ServesPage()] if has_page(settings) else [],
         lifespan=lifespan,
         log_level="WARNING",
         subscriptions=False,  # the SDK's own would promise all changes, and knows no callers; see `listeners`

@@ -8,10 +8,12 @@ address.
 from parallel_mcp.resources.definition import ResourceDefinition
 from parallel_mcp.resources.following import following_group, following_list, following_result, following_run
 from parallel_mcp.resources.groups import group_table
+from parallel_mcp.resources.page import RESEARCH_PAGE_RESOURCE
 from parallel_mcp.resources.runs import run_report, run_result
 from parallel_mcp.resources.status import group_status, run_status, runs_status
 from parallel_mcp.settings import Settings
 from parallel_mcp.tasks.handles import GROUP_STATUS, GROUP_TABLE, RUN_REPORT, RUN_RESULT, RUN_STATUS, RUNS
+from parallel_mcp.tools import has_page
 
 RESOURCES = [
     ResourceDefinition(
@@ -73,4 +75,6 @@ RESOURCES = [
 
 def chosen_resources(settings: Settings) -> list[ResourceDefinition]:
     """The resources there are. Profiles for clients that read none have none."""
-    return RESOURCES if settings.profile == "research" else []
+    if settings.profile != "research":
+        return []
+    return [*RESOURCES, RESEARCH_PAGE_RESOURCE] if has_page(settings) else RESOURCES

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import UriTemplate
@@ -48,6 +49,10 @@ class ResourceDefinition:
     """Called with the call and the variables of the address, by name."""
     follow: Callable[..., AbstractAsyncContextManager[AsyncGenerator[float]]] | None = None
     """Called in the same way; see `following`. None if nobody can be told when it changes."""
+    meta: dict[str, Any] | None = None
+    """What clients are told of one that is of our own writing."""
+    size: int | None = None
+    """In bytes, where it is always the same."""
 
     @property
     def is_template(self) -> bool:
@@ -60,14 +65,16 @@ class ResourceDefinition:
         return None if values is None else {name: str(value) for name, value in values.items()}
 
     async def read(self, call: Call, uri: str, variables: dict[str, str]) -> ReadResourceResult:
-        """Its content now, which others have written.
+        """Its content now, which others have written unless it has a `meta` of its own.
 
         Raises:
             ResearchError: It cannot be read.
         """
         answer = await self.read_text(call, **variables)
         text, ttl_ms = (answer.text, FINAL_TTL_MS) if isinstance(answer, FinalText) else (answer, 0)
-        content = TextResourceContents(uri=uri, text=text, mime_type=self.mime_type, _meta=origin("private"))
+        content = TextResourceContents(
+            uri=uri, text=text, mime_type=self.mime_type, _meta=self.meta or origin("private")
+        )
         return ReadResourceResult(contents=[content], ttl_ms=ttl_ms, cache_scope="private")
 
     def listed(self) -> Resource:
@@ -78,6 +85,8 @@ class ResourceDefinition:
             title=self.title,
             description=self.description,
             mime_type=self.mime_type,
+            size=self.size,
+            _meta=self.meta,
         )
 
     def listed_template(self) -> ResourceTemplate:

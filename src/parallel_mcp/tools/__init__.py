@@ -9,13 +9,20 @@ from parallel_mcp.tools.run_task import RunTaskArguments, RunTaskOutput, run_tas
 from parallel_mcp.tools.search import ExtractArguments, ExtractOutput, SearchArguments, SearchOutput, extract, search
 from parallel_mcp.tools.status import GetStatusArguments, GetStatusOutput, get_status
 from parallel_mcp.tools.tasks import CreateTaskArguments, CreateTaskOutput, TaskRequest, create_task
+from parallel_mcp.tools.view_run import ViewRunArguments, ViewRunOutput, view_run
 from parallel_mcp.tools.watching import WatchProgressArguments, WatchProgressOutput, watch_progress
 
 CORE_TOOLS = [
     ToolDefinition(search, "Search the web", SearchArguments, SearchOutput, reads_web=True),
     ToolDefinition(extract, "Read web pages", ExtractArguments, ExtractOutput, reads_web=True),
     ToolDefinition(
-        create_task, "Start a research task", CreateTaskArguments, CreateTaskOutput, creates=True, needs_input=True
+        create_task,
+        "Start a research task",
+        CreateTaskArguments,
+        CreateTaskOutput,
+        creates=True,
+        needs_input=True,
+        on_page=True,
     ),
     ToolDefinition(
         run_task,
@@ -25,6 +32,8 @@ CORE_TOOLS = [
         creates=True,
         needs_input=True,
         parameters_of=TaskRequest,
+        output_told_by=GetResultOutput,
+        on_page=True,
     ),
     ToolDefinition(
         create_task_group,
@@ -35,9 +44,25 @@ CORE_TOOLS = [
         parameters_of=TaskRequest,
     ),
     ToolDefinition(get_status, "See how runs stand", GetStatusArguments, GetStatusOutput),
-    ToolDefinition(get_result, "Get a result", GetResultArguments, GetResultOutput, reads_web=True),
-    ToolDefinition(watch_progress, "Wait for a run", WatchProgressArguments, WatchProgressOutput, reads_web=True),
+    ToolDefinition(get_result, "Get a result", GetResultArguments, GetResultOutput, reads_web=True, on_page=True),
+    ToolDefinition(
+        watch_progress, "Wait for a run", WatchProgressArguments, WatchProgressOutput, reads_web=True, on_page=True
+    ),
+    ToolDefinition(
+        view_run,
+        "View a run",
+        ViewRunArguments,
+        ViewRunOutput,
+        reads_web=True,
+        parameters_of=WatchProgressArguments,
+        for_page=True,
+    ),
 ]
+
+
+def has_page(settings: Settings) -> bool:
+    """Whether there are tools whose results a page shows."""
+    return settings.profile == "research" and "core" in settings.toolsets
 
 
 def chosen_tools(settings: Settings) -> list[ToolDefinition]:

@@ -24,6 +24,9 @@ from parallel_mcp.tools.tasks import TaskRequest
 
 PUBLISHED = Path(__file__).parent / "published"
 
+RESEARCH_PAGE = "ui://parallel-mcp/research-v1.html"
+"""The page that shows results of tools, in clients that show such pages. They may keep it, so another page is a v2."""
+
 
 @dataclass(frozen=True)
 class ToolDefinition:
@@ -46,12 +49,20 @@ class ToolDefinition:
     needs_input: bool = False  # which the user is asked for if it is missing
     folder: str = ""
     """Where its published definition is, for tools of a profile that share names with others."""
+    output_told_by: type[BaseModel] | None = None  # the output of another tool that tells about fields of these names
+    on_page: bool = False
+    """Whether `RESEARCH_PAGE` shows its results."""
+    for_page: bool = False
+    """Whether that page alone calls it. Clients that know of pages hide it from the model; to others it is harmless."""
 
     def schemas(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Input and output schema, made from the models."""
         known = self.parameters_of.model_fields if self.parameters_of else ()
         arguments = published_schema(self.arguments, closed=True, told_elsewhere=known)
-        return arguments, published_schema(self.output)
+        if self.for_page:  # the page is ours and knows what it gets
+            return arguments, {"type": "object"}
+        told = {*(self.output_told_by.model_fields if self.output_told_by else ())} - {"untrusted"}  # that is a warning
+        return arguments, published_schema(self.output, told_elsewhere=told)
 
     def tool(self) -> Tool:
         """The tool as the SDK serves it.
@@ -79,12 +90,18 @@ class ToolDefinition:
                 idempotent_hint=not self.creates,
                 open_world_hint=self.reads_web or self.creates or self.cancels,
             ),
+            meta=self._meta(),
         )
 
     def _function(self) -> Callable[..., Awaitable[CallToolResult]]:
         if self.needs_input:
             return self._asking_for_input_first()
         return self._asking_first() if self.creates else self._directly()
+
+    def _meta(self) -> dict[str, Any] | None:
+        if self.for_page:
+            return {"ui": {"visibility": ["app"]}}
+        return {"ui": {"resourceUri": RESEARCH_PAGE}} if self.on_page else None
 
     def _directly(self) -> Callable[..., Awaitable[CallToolResult]]:
         async def call(request: Arguments, context: Context[App]) -> CallToolResult:

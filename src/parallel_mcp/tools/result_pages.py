@@ -41,12 +41,12 @@ MAX_NEXT_CHARS = 300
 class GetResultArguments(Arguments):
     """Arguments of `get_result`."""
 
-    id: str = Field(description="Handle (trun_…, tgrp_…).")
-    wait_s: float = Field(default=0, ge=0, description="Seconds to wait if it is not ready.")
+    id: str = Field(description="Handle (trun_*, tgrp_*).")
+    wait_s: float = Field(default=0, ge=0, description="Seconds to wait if not ready.")
     fields: list[str] = Field(default=[], description="Only these fields or columns.")
     citations: Citations = Field(default="brief", description="full: also excerpts and reasoning.")
     max_chars: int = Field(default=20_000, description="1,000 to 40,000.")
-    cursor: str = Field(default="", description="That of the page before, all else as there.")
+    cursor: str = Field(default="", description="Of the page before, all else as there.")
     format: Format = Field(default="markdown", description="json and csv: content only.")
 
 

@@ -30,7 +30,7 @@ class GetStatusArguments(Arguments):
     ids: list[str] = Field(
         default=[],
         max_length=MAX_IDS,
-        description="Handles (trun_…, tgrp_…); the recent ones if left out.",
+        description="Handles (trun_*, tgrp_*).",
     )
     limit: int = Field(default=10, description="Recent ones, 1 to 20.")
 

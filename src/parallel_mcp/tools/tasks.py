@@ -53,7 +53,7 @@ class TaskRequest(Arguments):
         default={},
         description="Instead of output: flat JSON Schema (object) of described fields; sources come anyway.",
     )
-    processor: Annotated[ProcessorName | None, Field(description="Usually core-fast if left out.")] = None
+    processor: ProcessorName | None = None
     include_domains: Domains = Field(default=[], description="Only if the user asks.")
     exclude_domains: Domains = Field(default=[], description="Only if the user asks.")
     after_date: Day = Field(default="", description="YYYY-MM-DD; only if the user asks.")

@@ -42,9 +42,9 @@ LAST_LOOK_S = 0.9
 class WatchProgressArguments(Arguments):
     """Arguments of `watch_progress`."""
 
-    id: str = Field(description="Handle (trun_…, tgrp_…).")
+    id: str = Field(description="Handle (trun_*, tgrp_*).")
     timeout_s: float | None = Field(default=None, ge=0, description="Most seconds to wait; best left out.")
-    cursor: str = Field(default="", description="That of the last watch: gives only what is new.")
+    cursor: str = Field(default="", description="Of the last watch: gives only what is new.")
 
 
 class WatchProgressOutput(Output):
@@ -83,9 +83,18 @@ class Watched(Generic[_Snapshot]):
 async def watch_progress(request: WatchProgressArguments, call: Call) -> CallToolResult:
     """Wait for a run or group as long as your client allows (45 s or more), with progress. Free.
 
-    Still active? Call again with the returned cursor, as often as needed. When result_ready is true call get_result.
+    Still active? Call again with the returned cursor. When result_ready is true call get_result.
     """
-    wait_s = allowed_wait_s(request.timeout_s, call)
+    return await watch_reply(request, call, wait_s=allowed_wait_s(request.timeout_s, call))
+
+
+async def watch_reply(request: WatchProgressArguments, call: Call, *, wait_s: float) -> CallToolResult:
+    """Where a run or group stands after a wait, and what is new since the cursor.
+
+    Raises:
+        InvalidArguments: There is nothing to watch.
+        UpstreamError: It cannot be read.
+    """
     match handle_kind(request.id):
         case "run":
             return _run_reply(await watch_run(call, request.id, wait_s=wait_s, cursor=request.cursor), request)

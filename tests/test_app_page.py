@@ -1,0 +1,595 @@
+"""The page as a person meets it, in a real browser inside a test host, on a real server and the simulated API.
+
+Needs Chromium (on the path, or named by `CHROMIUM`). `MCP_APPS_SCHEMA` names `schema.json` of the npm package
+`@modelcontextprotocol/ext-apps`, which every message is then held to; `AXE_CORE` names `axe.min.js`. Pictures are kept
+in the folder that `TEST_ARTIFACTS` names.
+"""
+
+import json
+import os
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client
+from playwright.async_api import Browser, Locator, Page
+
+from parallel_mcp.simulator import Fault
+from tests.app_host import CAPABILITIES, Host, Message, chromium, hosting, launched
+from tests.conftest import Upstream
+from tests.connecting import create, structured, text_of
+
+pytestmark = pytest.mark.skipif(not chromium(), reason="there is no Chromium")
+
+QUESTION = "What does grid-scale battery storage cost, and what drives the cost?"
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "usd_per_kwh": {"type": "number", "description": "Installed cost in dollars per kWh"},
+        "vendors": {
+            "type": "array",
+            "description": "Vendors",
+            "items": {
+                "type": "object",
+                "properties": {
+                    "vendor": {"type": "string", "description": "Name"},
+                    "employees": {"type": "integer", "description": "Head count"},
+                },
+            },
+        },
+    },
+}
+SCRIPT = "<script>window.taken = 1</script><img src=x onerror='window.taken = 2'><svg onload='window.taken = 3'>"
+HOSTILE_REPORT = f"""# Hostile {SCRIPT}
+
+{SCRIPT} **bold {SCRIPT}** `code {SCRIPT}` \u202ereversed\u202c zero\u200bwidth
+
+[script](javascript:window.taken=4) [data](data:text/html,<script>window.taken=5</script>) ![pixel](https://evil.example/p.png)
+[bank](https://bank.example@evil.example/login) [https://bank.example](https://evil.example/x) <https://evil.example/auto>
+
+<iframe src="https://evil.example"></iframe><form action="https://evil.example"><input name=a></form>
+<style>body {{ background: url(https://evil.example/s) }}</style><base href="https://evil.example/">
+
+| a{SCRIPT} | b |
+|---|---|
+| [x](vbscript:window.taken=6) | {SCRIPT} |
+
+- item {SCRIPT}
+  > quoted {SCRIPT}
+
+```html
+{SCRIPT}
+```
+"""
+RUN_ID = "trun_hostile"
+RUN: dict[str, Any] = {
+    "run_id": RUN_ID,
+    "status": "completed",
+    "is_active": False,
+    "processor": "lite",
+    "created_at": "2026-05-01T10:00:00Z",
+    "modified_at": "2026-05-01T10:01:00Z",
+}
+SOURCES: list[dict[str, Any]] = [
+    {"url": "javascript:window.taken=7", "title": SCRIPT, "excerpts": [SCRIPT]},
+    {"url": "https://evil.example/source", "title": f"Source {SCRIPT}", "excerpts": []},
+]
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncGenerator[Browser]:
+    """One browser for all tests; each opens a context of its own."""
+    async with launched() as browser:
+        yield browser
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    """Where pictures are kept."""
+    folder = Path(os.environ.get("TEST_ARTIFACTS") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+async def with_clock(page: Page) -> None:
+    """Let the test move the page's time."""
+    await page.clock.install()
+
+
+def answer(upstream: Upstream, path: str, body: object, status: int = 200) -> None:
+    """Let the API answer so."""
+    upstream.simulator.add_fault(Fault("*", path, times=None, status=status, body=json.dumps(body)))
+
+
+def give_result(upstream: Upstream, kind: str, content: object, fields: list[str]) -> None:
+    """Let the API have this result."""
+    basis = [{"field": field, "reasoning": SCRIPT, "confidence": "low", "citations": SOURCES} for field in fields]
+    output = {"type": kind, "content": content, "basis": basis}
+    answer(upstream, "/v1/tasks/runs/[^/]+/result", {"run": RUN, "output": output})
+
+
+def notice_with(host: Host, text: str) -> Locator:
+    """The notice, once it says this."""
+    return host.view.locator("#notice").filter(has_text=text)
+
+
+async def nothing_taken(host: Host) -> None:
+    """No word of others has become anything but text."""
+    found = await host.view.evaluate(
+        """() => ({
+            taken: window.taken ?? null,
+            elements: document.querySelectorAll("main :is(script, img, svg, iframe, form, input, style, base)").length,
+            links: [...document.querySelectorAll("a")].map((link) => link.getAttribute("href")),
+        })"""
+    )
+    assert found["taken"] is None
+    assert found["elements"] == 0
+    assert all(address.startswith(("https://", "http://", "#source-")) for address in found["links"]), found["links"]
+    assert not any("@" in address for address in found["links"])
+
+
+async def no_barrier(host: Host) -> None:
+    """axe finds nothing serious; nothing is asked of it where it is not at hand."""
+    if path := os.environ.get("AXE_CORE"):
+        await host.view.evaluate(await anyio.Path(path).read_text(encoding="utf-8"))
+        found = await host.view.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+        serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+        assert serious == [], json.dumps(serious, indent=1)[:4000]
+
+
+# ---- from the start to the report
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_run_is_followed_to_its_cited_report(
+    browser: Browser, client: Client, scheme: str, artifacts: Path
+) -> None:
+    """What the page is for; and the model is told of the end once."""
+    async with hosting(browser, client, scheme=scheme) as host:
+        created = await host.called("create_task", input=QUESTION, metadata={"sim": "latency=240 messages=24"})
+        run_id = created["structuredContent"]["run_id"]
+        await host.until(lambda: len(host.calls("view_run")) > 1)
+
+        meter = host.view.get_by_role("progressbar")
+        assert await host.view.get_by_role("heading", level=1).inner_text() == QUESTION
+        assert 0 <= float(await meter.get_attribute("aria-valuenow") or -1) <= 100
+        assert "percent" in (await meter.get_attribute("aria-valuetext") or "")
+        progress = await host.text()
+        assert "sources read of" in progress
+        assert "usually 15 s to 100 s" in progress
+        assert await host.view.locator("#messages li").count() in range(1, 6)
+        await host.picture(f"progress-{scheme}", artifacts)
+        await no_barrier(host)
+
+        await host.view.locator("#content h3").first.wait_for(timeout=20_000)
+        await host.picture(f"report-{scheme}", artifacts)
+        await no_barrier(host)
+        cursors = [call["cursor"] for call in host.calls("view_run")]
+        assert cursors[0] == ""
+        assert len(set(cursors)) == len(cursors) > 2, "each view goes on where the last one ended"
+        assert not await host.view.locator("#progress").is_visible()
+        entries = host.view.locator("#source-list li")
+        result = structured(await client.call_tool("get_result", {"id": run_id}))
+        assert await entries.count() == len(result["untrusted"]["citations"])
+        assert result["untrusted"]["citations"][0]["title"] in await entries.first.inner_text()
+
+        await host.view.locator("#content").get_by_role("link", name="Source 1").first.click()
+        assert await host.view.evaluate("document.activeElement.id") == "source-1"
+        await entries.first.get_by_role("link").click()
+        await host.until(lambda: bool(host.named("ui/open-link")))
+        assert host.named("ui/open-link")[0]["params"] == {"url": result["untrusted"]["citations"][0]["url"]}
+
+    (update,) = host.named("ui/update-model-context")
+    (block,) = update["params"]["content"]
+    assert block["text"].startswith(f"{run_id} is completed.")
+    assert f'get_result(id="{run_id}")' in block["text"]
+    assert len(block["text"]) < 400
+    sizes = [message["params"]["height"] for message in host.named("ui/notifications/size-changed")]
+    assert max(sizes) > min(sizes)
+
+
+async def test_messages_fit_the_schema_of_the_specification(browser: Browser, client: Client) -> None:
+    """A host may refuse others. All tests check each message if they have the schema; this one insists on it."""
+    if not os.environ.get("MCP_APPS_SCHEMA"):
+        pytest.skip("MCP_APPS_SCHEMA names no schema of MCP Apps")
+
+    async with hosting(browser, client, context={"theme": "dark", "availableDisplayModes": ["fullscreen"]}) as host:
+        await host.tell("ui/notifications/tool-input-partial", {"arguments": {"input": "What does"}})
+        await host.called("run_task", input=QUESTION, processor="lite", metadata={"sim": "latency=10"})
+        await host.view.locator("#content h3").first.wait_for()
+        await host.view.get_by_role("button", name="Full screen").click()
+        await host.tell("ui/notifications/host-context-changed", {"theme": "light"})
+        await host.tear_down()
+
+    heard = {message["method"] for message in host.asked}
+    assert {"ui/initialize", "ui/notifications/initialized", "ui/request-display-mode"} <= heard
+
+
+async def test_waiting_tool_is_shown_with_what_it_was_asked(browser: Browser, client: Client) -> None:
+    """Arguments arrive bit by bit, the user may be asked about the price first, and the call may be cancelled."""
+    async with hosting(browser, client) as host:
+        await host.tell("ui/notifications/tool-input-partial", {"arguments": {"input": "What do"}})
+        await host.view.get_by_role("heading", name="What do").wait_for()
+        await host.tell("ui/notifications/tool-input", {"arguments": {"input_fields": {"company": SCRIPT}}})
+        await host.view.get_by_role("heading", name="company: <script>").wait_for()
+        assert "Waiting for the tool" in await host.text()
+
+        await host.tell("ui/notifications/tool-cancelled", {"reason": "user"})
+        await notice_with(host, "goes on and is billed").wait_for()
+        await nothing_taken(host)
+
+    assert host.calls("view_run") == []
+
+
+async def test_watch_is_shown_while_it_lasts(browser: Browser, client: Client) -> None:
+    """The result of a long wait would be the first thing to be seen, and its run is known before."""
+    run_id = await create(client, "never")
+
+    async with hosting(browser, client, prepare=with_clock) as host:
+        await host.tell("ui/notifications/tool-input", {"arguments": {"id": run_id}})
+        await host.page.clock.run_for(3_000)
+        await host.view.get_by_role("progressbar").wait_for()
+        await host.tear_down()
+
+    assert host.calls("view_run")[0]["id"] == run_id
+    assert host.named("ui/update-model-context") == []
+
+
+async def test_end_that_the_model_has_seen_is_not_told_again(browser: Browser, client: Client) -> None:
+    """The context of a model is dear."""
+    run_id = await create(client, "latency=1", processor="lite")
+
+    async with hosting(browser, client) as host:
+        await host.called("watch_progress", id=run_id)
+        await host.view.locator("#content h3").first.wait_for()
+
+    assert host.calls("get_result") == [{"id": run_id}]
+    assert host.named("ui/update-model-context") == []
+
+
+# ---- results
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_fields_are_a_table_with_confidence_in_words(
+    browser: Browser, client: Client, scheme: str, artifacts: Path
+) -> None:
+    """What each value rests on, not by colour alone."""
+    async with hosting(browser, client, scheme=scheme) as host:
+        shown = await host.called(
+            "run_task", input=QUESTION, output_schema=SCHEMA, processor="base", metadata={"sim": "latency=20"}
+        )
+        await host.view.locator("#content table").first.wait_for()
+        await host.picture(f"fields-{scheme}", artifacts)
+        await no_barrier(host)
+        headings = host.view.locator("#content > .scroll > table > thead th")
+        row = host.view.get_by_role("rowheader", name="usd_per_kwh").locator("..")
+
+        found = shown["structuredContent"]["untrusted"]
+        level = next(entry["confidence"] for entry in found["evidence"] if entry["field"] == "usd_per_kwh")
+        assert await headings.all_inner_texts() == ["Field", "Value", "Confidence", "Sources"]
+        assert {await heading.get_attribute("scope") for heading in await headings.all()} == {"col"}
+        assert level in await row.inner_text()
+        assert str(found["output"]["usd_per_kwh"]) in await row.inner_text()
+        assert await host.view.get_by_role("columnheader", name="employees").count() == 1
+
+    assert host.named("tools/call") == [], "what is there need not be asked for"
+
+
+async def test_group_is_a_table_and_more_of_it_is_asked_for(browser: Browser, client: Client, artifacts: Path) -> None:
+    """A table of many rows comes page by page, with the arguments of the call that began it."""
+    csv = "company,country\n" + "".join(f"Company {number},Country {number}\n" for number in range(1, 41))
+    group = await client.call_tool("create_task_group", {"csv": csv, "output_schema": SCHEMA, "processor": "lite"})
+    group_id = structured(group)["group_id"]
+
+    async with hosting(browser, client) as host:
+        await host.called("watch_progress", id=group_id)
+        await host.view.locator("#content table").first.wait_for(timeout=20_000)
+        await host.picture("group", artifacts)
+        await no_barrier(host)
+        await host.called("get_result", id=group_id, max_chars=4_000)
+        rows = host.view.locator("#content tbody > tr")
+        few = await rows.count()
+        extent = await host.view.locator("#extent").inner_text()
+        more = host.view.get_by_role("button", name="Load more")
+        await more.click()
+        await host.view.locator(f"#content tbody > tr:nth-child({few + 1})").wait_for()
+        first_cells = await host.view.locator("#content tbody > tr > th").all_inner_texts()
+
+    assert extent == f"Up to row {few} of 40."
+    assert first_cells == [str(number) for number in range(1, len(first_cells) + 1)]
+    assert host.calls("get_result")[-1]["max_chars"] == 4_000
+    assert host.calls("get_result")[-1]["cursor"]
+
+
+async def test_pages_of_a_report_are_the_report(browser: Browser, client: Client) -> None:
+    """Nothing is lost between two pages, and what is there is not unbounded."""
+    run_id = await create(client, "latency=1 size=12000", processor="lite")
+    await client.call_tool("watch_progress", {"id": run_id})
+    whole = structured(await client.call_tool("get_result", {"id": run_id, "max_chars": 40_000}))["untrusted"][
+        "content"
+    ]
+
+    async with hosting(browser, client) as host:
+        await host.called("get_result", id=run_id, max_chars=5_000)
+        more = host.view.get_by_role("button", name="Load more")
+        while await more.is_visible():
+            await more.click()
+            await host.view.locator("#more:not([disabled])").wait_for(state="attached")
+        headings = await host.view.locator("#content :is(h3, h4, h5)").all_inner_texts()
+        text = await host.view.locator("#content").inner_text()
+
+    assert len(host.calls("get_result")) >= 2
+    assert headings == [
+        line.lstrip("# ") for line in whole.partition("\n## Sources\n1. ")[0].splitlines() if line[:1] == "#"
+    ]
+    assert text.count("165 dollars") == whole.count("165 dollars")
+
+
+async def test_copy_gives_the_result_with_its_sources(browser: Browser, client: Client) -> None:
+    """Hosts that grant no clipboard leave a selection, which is enough."""
+    async with hosting(browser, client) as host:
+        await host.called("run_task", input=QUESTION, processor="lite", metadata={"sim": "latency=10"})
+        await host.view.evaluate("document.addEventListener('copy', () => { window.copied = String(getSelection()); })")
+        await host.view.get_by_role("button", name="Copy").click()
+        await host.view.get_by_role("button", name="Copied").wait_for()
+        copied = await host.view.evaluate("window.copied ?? ''")
+        assert await host.view.get_by_role("status").inner_text() == "Copied"
+
+    assert "## Summary" in copied
+    assert copied.count("## Sources\n1. ") == 1
+
+
+# ---- hostile words
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "fields"),
+    [
+        ("text", HOSTILE_REPORT, ["output"]),
+        (
+            "json",
+            {SCRIPT: SCRIPT, "list": [{SCRIPT: "javascript:window.taken=8"}], "deep": [[[[[[[SCRIPT]]]]]]]},
+            [SCRIPT],
+        ),
+    ],
+)
+async def test_hostile_results_are_shown_as_text(
+    browser: Browser, client: Client, upstream: Upstream, kind: str, content: Any, fields: list[str], artifacts: Path
+) -> None:
+    """Nothing of it runs, loads, leads elsewhere than it says, or hides."""
+    give_result(upstream, kind, content, fields)
+
+    async with hosting(browser, client) as host:
+        await host.called("get_result", id=RUN_ID)
+        await host.view.locator("#content > *").first.wait_for()
+        await host.picture(f"hostile-{kind}", artifacts)
+        text = await host.text()
+        await nothing_taken(host)
+
+        assert SCRIPT in text
+        assert "\u202e" not in text
+        assert "\u200b" not in text
+        if kind == "text":
+            assert "https://bank.example (evil.example)" in " ".join(text.split())
+            assert await host.view.get_by_role("link", name="bank", exact=True).count() == 0
+            assert await host.view.locator("blockquote").inner_text() == f"quoted {SCRIPT}"
+
+
+async def test_hostile_progress_and_errors_are_shown_as_text(
+    browser: Browser, client: Client, upstream: Upstream
+) -> None:
+    """What a run says while it works is no safer than its result."""
+    events = [
+        {"type": "task_run.progress_msg.plan", "message": SCRIPT, "timestamp": ""},
+        {"type": "task_run.state", "run": {**RUN, "status": "failed", "error": {"ref_id": "1", "message": SCRIPT}}},
+    ]
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+    upstream.simulator.add_fault(
+        Fault("*", ".*/events", times=None, status=200, body=body, content_type="text/event-stream")
+    )
+    answer(upstream, "/v1/tasks/runs/[^/]+", {**RUN, "status": "running", "is_active": True})
+    answer(upstream, "/v1/tasks/runs/[^/]+/result", {"type": "error", "error": {"ref_id": "1", "message": SCRIPT}}, 422)
+
+    async with hosting(browser, client) as host:
+        await host.called("watch_progress", id=RUN_ID)
+        await notice_with(host, "Failed: there is no result.").wait_for()
+        assert SCRIPT in await host.view.locator("#messages").inner_text()
+        assert SCRIPT in await host.view.locator("#notice").inner_text()
+        await nothing_taken(host)
+        shown = await host.called("get_result", id=RUN_ID)
+        await host.view.get_by_text("The tool reports an error.").wait_for()
+        await nothing_taken(host)
+        notice = await host.view.locator("#notice").inner_text()
+
+    assert shown["isError"]
+    assert "untrusted-web-content" not in notice
+    assert "Code: request_rejected" in notice
+
+
+# ---- what goes wrong
+
+
+async def test_failed_run_says_why(browser: Browser, client: Client, artifacts: Path) -> None:
+    """And the model hears that it has ended."""
+    async with hosting(browser, client) as host:
+        await host.called("create_task", input=QUESTION, metadata={"sim": "latency=30 fails"})
+        await notice_with(host, "Failed: there is no result.").wait_for(timeout=20_000)
+        await host.picture("failed", artifacts)
+        await no_barrier(host)
+        assert "too many of its sources were unavailable" in await host.text()
+        assert not await host.view.get_by_role("progressbar").is_visible()
+
+    (update,) = host.named("ui/update-model-context")
+    text = update["params"]["content"][0]["text"]
+    assert "is failed" in text
+    assert "unavailable" not in text, "no word of others"
+
+
+async def test_error_of_a_tool_is_shown(browser: Browser, client: Client, artifacts: Path) -> None:
+    """In the words that the model got."""
+    async with hosting(browser, client) as host:
+        await host.called("get_result", id="trun_of_somebody_else")
+        await notice_with(host, "Code: not_found").wait_for()
+        await host.picture("error", artifacts)
+        await no_barrier(host)
+
+    assert host.named("tools/call") == []
+
+
+@pytest.mark.parametrize("way", ["undeclared", "refused"])
+async def test_host_that_forbids_calls_gets_the_text(browser: Browser, client: Client, way: str) -> None:
+    """The page then shows what a client without pages would."""
+    capabilities = {name: value for name, value in CAPABILITIES.items() if name != "serverTools" or way == "refused"}
+
+    def refuse(message: Message) -> str:
+        return "not allowed" if message["method"] == "tools/call" else ""
+
+    async with hosting(browser, client, capabilities=capabilities, refuse=refuse) as host:
+        shown = await host.called("create_task", input=QUESTION, metadata={"sim": "latency=600"})
+        await host.view.locator("#notice").wait_for()
+        text = await host.text()
+
+    assert "tools" in text
+    assert f"Started {shown['structuredContent']['run_id']}" in text
+    assert len(host.named("tools/call")) == (1 if way == "refused" else 0)
+
+
+async def test_failed_look_is_repeated(browser: Browser, client: Client) -> None:
+    """One lost answer must not end the view of a run that goes on."""
+    refused: list[Message] = []
+
+    def refuse(message: Message) -> str:
+        if message["method"] != "tools/call" or len(host.calls("view_run")) != 2 or refused:
+            return ""
+        refused.append(message)
+        return "lost"
+
+    async with hosting(browser, client, refuse=refuse, prepare=with_clock) as host:
+        await host.called("create_task", input=QUESTION, metadata={"sim": "latency=200 messages=9"})
+        await host.until(lambda: bool(refused))
+        await notice_with(host, "Trying again").wait_for()
+        await host.page.clock.run_for(3_000)
+        await host.view.locator("#content h3").first.wait_for(timeout=20_000)
+        assert not await host.view.locator("#notice").is_visible()
+
+
+async def test_looking_ends_after_some_failures_until_asked(browser: Browser, client: Client) -> None:
+    """A page that is left open does not knock for ever."""
+    broken = True
+
+    def refuse(message: Message) -> str:
+        return "broken" if message["method"] == "tools/call" and broken and len(host.calls("view_run")) > 1 else ""
+
+    async with hosting(browser, client, refuse=refuse, prepare=with_clock) as host:
+        await host.called("create_task", input=QUESTION, metadata={"sim": "never"})
+        await host.until(lambda: len(host.calls("view_run")) > 1)
+        again = host.view.get_by_role("button", name="Try again")
+        with anyio.fail_after(20):
+            while not await again.count():
+                await host.page.clock.run_for(5_000)
+        looks = len(host.calls("view_run"))
+        await host.page.clock.run_for(600_000)
+        assert len(host.calls("view_run")) == looks == 7
+        broken = False
+        await again.click()
+        await host.until(lambda: len(host.calls("view_run")) > looks)
+        await host.tear_down()
+
+
+async def test_torn_down_or_hidden_page_asks_nothing(browser: Browser, client: Client) -> None:
+    """Nobody looks at it."""
+    async with hosting(browser, client, prepare=with_clock) as host:
+        await host.called("create_task", input=QUESTION, metadata={"sim": "never"})
+        await host.until(lambda: len(host.calls("view_run")) > 1)
+        await host.view.evaluate(
+            "Object.defineProperty(document, 'hidden', { get: () => window.isHidden, configurable: true })"
+        )
+        await host.view.evaluate("window.isHidden = true")
+        await host.page.clock.run_for(60_000)  # the look on its way may still end
+        looks = len(host.calls("view_run"))
+        await host.page.clock.run_for(600_000)
+        assert len(host.calls("view_run")) == looks
+
+        await host.view.evaluate("window.isHidden = false; document.dispatchEvent(new Event('visibilitychange'))")
+        await host.until(lambda: len(host.calls("view_run")) > looks)
+        await host.tear_down()
+        await host.page.clock.run_for(60_000)
+        looks = len(host.calls("view_run"))
+        await host.page.clock.run_for(600_000)
+        assert len(host.calls("view_run")) == looks
+
+
+# ---- how it looks and is used
+
+
+async def test_every_control_is_reached_by_keyboard(browser: Browser, client: Client) -> None:
+    """In the order of reading, and it can be seen where one is."""
+    async with hosting(browser, client, context={"availableDisplayModes": ["inline", "fullscreen"]}) as host:
+        await host.called("run_task", input=QUESTION, processor="lite", metadata={"sim": "latency=10"})
+        await host.view.locator("#content h3").first.wait_for()
+        await host.view.evaluate("document.body.focus()")
+        reached: list[str] = []
+        for _ in range(40):
+            await host.page.keyboard.press("Tab")
+            name, outline = await host.view.evaluate(
+                "() => { const at = document.activeElement; "
+                "return [at.closest('#source-list') ? 'source' : at.textContent, getComputedStyle(at).outlineStyle]; }"
+            )
+            if await host.view.evaluate("document.activeElement === document.body"):
+                break
+            reached.append(name)
+            assert outline == "solid", name
+        assert reached[:3] == ["Copy", "Full screen", "Open on platform"]
+        assert reached[-1] == "source"
+
+        await host.view.get_by_role("button", name="Full screen").focus()
+        await host.page.keyboard.press("Enter")
+        await host.view.get_by_role("button", name="Back to the chat").wait_for()
+
+    assert host.named("ui/request-display-mode")[0]["params"] == {"mode": "fullscreen"}
+
+
+async def test_page_wears_what_the_host_gives(browser: Browser, client: Client) -> None:
+    """Theme, colours and safe areas, at once and when they change; the system's theme is only the default."""
+
+    async def worn(host: Host) -> tuple[str, str, str]:
+        style = "getComputedStyle(document.body)"
+        padding = "getComputedStyle(document.querySelector('main')).paddingTop"
+        return (
+            await host.view.evaluate(f"{style}.backgroundColor"),
+            await host.view.evaluate(f"{style}.color"),
+            await host.view.evaluate(padding),
+        )
+
+    context = {
+        "theme": "dark",
+        "styles": {"variables": {"--color-background-primary": "light-dark(#ffeedd, #112233)"}},
+        "safeAreaInsets": {"top": 20, "right": 0, "bottom": 0, "left": 0},
+    }
+    async with hosting(browser, client, scheme="light", context=context) as host:
+        at_first = await worn(host)
+        await host.tell("ui/notifications/host-context-changed", {"theme": "light"})
+        await host.view.locator("html[data-theme=light]").wait_for()
+        changed = await worn(host)
+    async with hosting(browser, client, scheme="dark") as host:
+        by_system = await worn(host)
+
+    assert at_first == ("rgb(17, 34, 51)", "rgb(240, 239, 235)", "34px")
+    assert changed == ("rgb(255, 238, 221)", "rgb(27, 27, 25)", "34px")
+    assert by_system == ("rgb(29, 29, 27)", "rgb(240, 239, 235)", "14px")
+
+
+async def test_page_says_the_same_as_the_text(browser: Browser, client: Client) -> None:
+    """Clients without pages lose nothing: results are what they were."""
+    async with hosting(browser, client) as host:
+        shown = await host.called("run_task", input=QUESTION, processor="lite", metadata={"sim": "latency=10"})
+        await host.view.locator("#content h3").first.wait_for()
+        page = " ".join((await host.text()).split())
+    again = await client.call_tool("get_result", {"id": shown["structuredContent"]["id"]})
+
+    for sentence in ("Summary", "31 percent less than two years earlier"):
+        assert sentence in page
+        assert sentence in text_of(again)
