@@ -18,6 +18,8 @@ from mcp import Client
 from mcp.types import TextResourceContents
 from playwright.async_api import Browser, ConsoleMessage, Frame, Page, Route, async_playwright
 
+from tests.node_programs import NODE_MODULES
+
 PAGE = "ui://parallel-mcp/research-v1.html"
 HOST_URL = "https://host.test/"
 VIEW_URL = "https://view.test/"
@@ -272,8 +274,10 @@ async def hosting(
 @cache
 def _schema() -> dict[str, Any]:
     """The schema of all messages, from the npm package `@modelcontextprotocol/ext-apps`; nothing without it."""
-    path = os.environ.get("MCP_APPS_SCHEMA")
-    return json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_any_subset)["$defs"] if path else {}
+    if not NODE_MODULES.name:
+        return {}
+    path = NODE_MODULES / "@modelcontextprotocol" / "ext-apps" / "dist" / "src" / "generated" / "schema.json"
+    return json.loads(path.read_text(encoding="utf-8"), object_hook=_any_subset)["$defs"]
 
 
 def _any_subset(schema: dict[str, Any]) -> dict[str, Any]:

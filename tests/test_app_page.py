@@ -1,8 +1,8 @@
 """The page as a person meets it, in a real browser inside a test host, on a real server and the simulated API.
 
-Needs Chromium (on the path, or named by `CHROMIUM`). `MCP_APPS_SCHEMA` names `schema.json` of the npm package
-`@modelcontextprotocol/ext-apps`, which every message is then held to; `AXE_CORE` names `axe.min.js`. Pictures are kept
-in the folder that `TEST_ARTIFACTS` names.
+Needs Chromium (on the path, or named by `CHROMIUM`). In the directory that `MCP_NODE_MODULES` names, the packages
+`@modelcontextprotocol/ext-apps`, to whose schema every message is then held, and `axe-core`. Pictures are kept in the
+folder that `TEST_ARTIFACTS` names.
 """
 
 import json
@@ -20,6 +20,7 @@ from parallel_mcp.simulator import Fault
 from tests.app_host import CAPABILITIES, Host, Message, chromium, hosting, launched
 from tests.conftest import Upstream
 from tests.connecting import create, structured, text_of
+from tests.node_programs import NODE_MODULES, needs_node
 
 pytestmark = pytest.mark.skipif(not chromium(), reason="there is no Chromium")
 
@@ -132,8 +133,9 @@ async def nothing_taken(host: Host) -> None:
 
 async def no_barrier(host: Host) -> None:
     """axe finds nothing serious; nothing is asked of it where it is not at hand."""
-    if path := os.environ.get("AXE_CORE"):
-        await host.view.evaluate(await anyio.Path(path).read_text(encoding="utf-8"))
+    if NODE_MODULES.name:
+        rules = anyio.Path(NODE_MODULES / "axe-core" / "axe.min.js")
+        await host.view.evaluate(await rules.read_text(encoding="utf-8"))
         found = await host.view.evaluate("axe.run(document, { resultTypes: ['violations'] })")
         serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
         assert serious == [], json.dumps(serious, indent=1)[:4000]
@@ -190,11 +192,9 @@ async def test_run_is_followed_to_its_cited_report(
     assert max(sizes) > min(sizes)
 
 
+@needs_node
 async def test_messages_fit_the_schema_of_the_specification(browser: Browser, client: Client) -> None:
     """A host may refuse others. All tests check each message if they have the schema; this one insists on it."""
-    if not os.environ.get("MCP_APPS_SCHEMA"):
-        pytest.skip("MCP_APPS_SCHEMA names no schema of MCP Apps")
-
     async with hosting(browser, client, context={"theme": "dark", "availableDisplayModes": ["fullscreen"]}) as host:
         await host.tell("ui/notifications/tool-input-partial", {"arguments": {"input": "What does"}})
         await host.called("run_task", input=QUESTION, processor="lite", metadata={"sim": "latency=10"})
