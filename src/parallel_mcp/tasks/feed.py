@@ -38,7 +38,7 @@ class Pace:
     poll_s: float = 2.0  # between looks at the status while connecting brings nothing (grows)
     max_poll_s: float = 15.0
     doubt_s: float = 2.0  # between looks at the status because of errors in the stream
-    queued_s: float = 1.0  # between looks for the start of a queued run, where somebody waits for it (grows)
+    queued_s: float = 0.8  # between looks for the start of a queued run, where somebody waits for it (grows)
     tick_s: float = 0.5  # how exactly silences are measured
 
 
