@@ -1,5 +1,6 @@
 """Watching a group: rows that end are its messages, and the API's own event ids its cursors."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -132,6 +133,26 @@ async def test_end_of_a_group_is_found_without_its_stream(upstream: Upstream) ->
         proxy.add(ScriptedFault(path=EVENTS, fault=respond(404, b"{}"), times=None))
         async with connected("memory", proxy.url) as client:
             state = await watch(client, group_id, timeout_s=30)
+
+    assert (state["status"], state["counts"]) == ("completed", {"completed": 2})
+
+
+async def test_state_that_is_replayed_after_the_end_does_not_leave_a_group_active(upstream: Upstream) -> None:
+    """A stream that is resumed may begin with what was; a watch that ended there would say that rows still run."""
+    group_id = await new_group(upstream, "latency=1", "latency=1")
+    counts = {"num_task_runs": 2, "task_run_status_counts": {"running": 2}, "is_active": True}
+    old_state = json.dumps({"taskgroup_id": group_id, "status": counts}).encode()
+    old_event = json.dumps({"type": "task_group_status", "event_id": "0", "status": counts}).encode()
+    plain = {"content-type": "text/event-stream"}
+    async with connected("memory", upstream.url) as client:
+        assert (await watch(client, group_id))["status"] == "completed"
+    with faulty(upstream.url) as proxy:
+        proxy.add(
+            ScriptedFault(path=f"/v1/tasks/groups/{group_id}", fault=respond(200, old_state)),
+            ScriptedFault(path=EVENTS, fault=respond(200, b"data: " + old_event + b"\n\n", plain), times=None),
+        )
+        async with connected("memory", proxy.url) as client:
+            state = await watch(client, group_id)
 
     assert (state["status"], state["counts"]) == ("completed", {"completed": 2})
 

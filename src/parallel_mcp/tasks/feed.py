@@ -124,7 +124,8 @@ class Feed(ABC, Generic[_Event]):
             fruitless = 0 if self._news > known else fruitless + 1
             if await self._has_ended_by_status() or await self._ends_while_pausing(fruitless, stream.failure):
                 await self._read_stream(self._connection(0))  # for what happened since the stream broke
-                return
+                if await self._has_ended_by_status():  # asked again if it told another state, a replayed one perhaps
+                    return
 
     def _connection(self, fruitless: int) -> _Connection:
         now = anyio.current_time()
