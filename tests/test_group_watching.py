@@ -1,17 +1,22 @@
 """Watching a group: rows that end are its messages, and the API's own event ids its cursors."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs
 
 import anyio
 import httpx
 import pytest
 from mcp import Client
 
+from parallel_mcp.tasks.event_cursor import event_cursor
 from tests.conftest import Upstream
 from tests.connecting import KEY, connected, failure, structured, text_of
-from tests.faults import ScriptedFault, cut_body, faulty, respond
+from tests.faults import Fault, FaultyProxy, ScriptedFault, cut_body, faulty, respond
+from tests.faults.wire import Ending, Exchange
+from tests.recorded_run import events, run_object, stream_of
 
 EVENTS = r"/v1/tasks/groups/[^/]+/events"
 
@@ -186,6 +191,58 @@ async def test_cursor_that_is_none_of_the_group_counts_as_none_and_is_remarked(
         assert state["untrusted_messages"] == whole["untrusted_messages"]
         assert "does not belong" in state["remark"]
     assert (await watch(client, group_id, cursor=whole["cursor"]))["untrusted_messages"] == []
+
+
+GROUP_ID = "tgrp_recorded"
+
+
+@contextmanager
+def recorded_group(streams: Mapping[str, Fault]) -> Generator[FaultyProxy]:
+    """A group that is active, and what its stream tells those who resume it after an event ("" is the beginning)."""
+    status = {"num_task_runs": 9, "task_run_status_counts": {"running": 9}, "is_active": True}
+    body = json.dumps({"taskgroup_id": GROUP_ID, "status": status}).encode()
+
+    async def tell(exchange: Exchange) -> Ending:
+        (after,) = parse_qs(exchange.request.query).get("last_event_id", [""])
+        return await streams[after](exchange)
+
+    with faulty("http://127.0.0.1:9") as proxy:
+        proxy.add(ScriptedFault(path=EVENTS, fault=tell, times=None))
+        proxy.add(ScriptedFault(path=f"/v1/tasks/groups/{GROUP_ID}", fault=respond(200, body), times=None))
+        yield proxy
+
+
+def ended_rows(first: int, last: int, *, with_ids: bool = True) -> bytes:
+    """The events that tell that these rows have ended; their ids are the numbers of the rows."""
+    return events(
+        *(
+            {
+                "type": "task_run.state",
+                "event_id": str(n) if with_ids else None,
+                "run": run_object("completed", f"trun_{n}", metadata={"row": str(n)}),
+            }
+            for n in range(first, last + 1)
+        )
+    )
+
+
+def told_rows(state: dict[str, Any]) -> list[int]:
+    """The numbers of the rows that a watch has told."""
+    return [int(message.split(" ")[1]) for message in state["untrusted_messages"]]
+
+
+async def test_watch_without_a_cursor_gets_all_rows_also_beside_one_whose_events_have_no_ids() -> None:
+    """A stream that was resumed cannot serve those who have nothing yet."""
+    rows = stream_of(ended_rows(1, 5), then="hang")
+    with recorded_group({"3": stream_of(ended_rows(4, 5, with_ids=False), then="hang"), "": rows}) as proxy:
+        async with connected("memory", proxy.url) as client:
+            known = str(event_cursor(GROUP_ID, "3"))
+            resumed = await watch(client, GROUP_ID, cursor=known, timeout_s=0.5)
+            fresh = await watch(client, GROUP_ID, timeout_s=0.5)
+
+    assert told_rows(resumed) == [4, 5]
+    assert resumed["cursor"] == known
+    assert told_rows(fresh) == [1, 2, 3, 4, 5]
 
 
 async def test_group_without_runs_is_answered_at_once(upstream: Upstream, client: Client) -> None:

@@ -68,7 +68,7 @@ class ResumableFeed(Feed[_Event], Generic[_Event, _Told]):
             if self.is_known:
                 new = self.told[place:]
                 place += len(new)
-                cursor = (event_cursor(handle, new[-1].event_id) if new else None) or cursor
+                cursor = next(filter(None, (event_cursor(handle, one.event_id) for one in reversed(new))), cursor)
                 told = tuple(one.what for one in new)
                 yield News(told, cursor, fits and not (after and self.cursor_was_refused))
             if ended:
@@ -105,4 +105,5 @@ class ResumableFeed(Feed[_Event], Generic[_Event, _Told]):
             self._known.add(sameness)
             self.told.append(Told(event_id, what))
             self.tell_news()
-        self._places.setdefault(event_id, len(self.told))
+        if event_id:
+            self._places.setdefault(event_id, len(self.told))
