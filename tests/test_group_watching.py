@@ -245,6 +245,38 @@ async def test_watch_without_a_cursor_gets_all_rows_also_beside_one_whose_events
     assert told_rows(fresh) == [1, 2, 3, 4, 5]
 
 
+async def test_refused_cursor_of_one_watcher_says_nothing_of_anothers() -> None:
+    """Each is told about its own."""
+    streams = {"99": respond(422, b"{}"), "": stream_of(ended_rows(1, 5), then="hang")}
+    with recorded_group(streams) as proxy:
+        async with connected("memory", proxy.url) as client:
+            refused = await watch(client, GROUP_ID, cursor=event_cursor(GROUP_ID, "99"), timeout_s=0.5)
+            joined = await watch(client, GROUP_ID, cursor=event_cursor(GROUP_ID, "4"), timeout_s=0.5)
+
+    assert (told_rows(refused), told_rows(joined)) == ([1, 2, 3, 4, 5], [5])
+    assert "does not belong" in refused["remark"]
+    assert "remark" not in joined
+    assert len([request for request in proxy.requests if request.path.endswith("/events")]) == 2
+
+
+async def test_rows_that_are_told_again_are_said_to_be_and_nobody_loses_any() -> None:
+    """The API may forget an event in the middle of a watch that began behind others."""
+    streams = {
+        "3": stream_of(ended_rows(4, 4)),
+        "4": respond(422, b"{}"),
+        "2": respond(422, b"{}"),
+        "": stream_of(ended_rows(1, 6), then="hang"),
+    }
+    with recorded_group(streams) as proxy:
+        async with connected("memory", proxy.url) as client:
+            resumed = await watch(client, GROUP_ID, cursor=event_cursor(GROUP_ID, "3"), timeout_s=2)
+            other = await watch(client, GROUP_ID, cursor=event_cursor(GROUP_ID, "2"), timeout_s=0.5)
+
+    assert sorted(told_rows(resumed)) == [1, 2, 3, 4, 5, 6]
+    assert "does not belong" in resumed["remark"]
+    assert {3, 4, 5, 6} <= set(told_rows(other))
+
+
 async def test_group_without_runs_is_answered_at_once(upstream: Upstream, client: Client) -> None:
     """An empty group is not active: waiting for it to become so would be waiting for nothing."""
     state = await watch(client, await new_group(upstream))
