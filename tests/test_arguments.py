@@ -7,7 +7,7 @@ import pytest
 from mcp import Client
 
 from tests.conftest import Upstream
-from tests.connecting import LEGACY, MODERN, connected, create, failure, structured
+from tests.connecting import LEGACY, MODERN, connected, create, failure, structured, text_of
 
 BAD_HANDLES = {
     "traversal": "../x",
@@ -147,6 +147,7 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("create_task", {"input": "x", "output_schema": "company name"}, "`output_schema` is an object"),
     ("create_task", {"input": "x", "previous_interaction_id": "tgrp_1"}, "takes the handle of a run"),
     ("create_task", {"input_fields": json.dumps(nested(300))}, "nested deeper than 64"),
+    ("create_task", {"input_fields": nested(63)}, "nested deeper than 64"),
     ("create_task_group", {"rows": json.dumps([nested(300)])}, "nested deeper than 64"),
     ("create_task_group", {}, "exactly one of `rows` (objects), `inputs` (texts) and `csv`"),
     ("create_task_group", {"inputs": ["a"], "csv": "a\nb"}, "exactly one of"),
@@ -155,6 +156,7 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("create_task_group", {"inputs": ["a"] * 5_001}, "at most 5,000"),
     ("create_task_group", {"inputs": ["a", "x" * 24_990]}, "Row 2: "),
     ("create_task_group", {"inputs": ["a"], "metadata": {"row": "1"}}, "the number of each row"),
+    ("create_task_group", {"inputs": ["a"], "metadata": {"row_key": "1"}}, "a digest of the input of each row"),
     ("create_task_group", {"inputs": ["a"], "processor": "mega"}, "lite, lite-fast"),
     ("create_task_group", {"inputs": ["a"], "group_id": "trun_1"}, "`group_id` is the handle of a group"),
     ("create_task_group", {"csv": "a,b\n1,2\n3"}, "Line 3 of `csv` has 1 cells, and the header 2"),
@@ -162,6 +164,13 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("get_result", {"id": "monitor_1"}, "get_monitor_events gives what it found"),
     ("get_status", {"ids": ["../runs"]}, "`ids` is not a handle"),
 ]
+
+
+async def test_arguments_may_be_nested_as_deep_as_is_said(client: Client) -> None:
+    """The arguments themselves are the first level, and the value in the innermost object is none."""
+    result = await client.call_tool("create_task", {"input_fields": nested(62), "processor": "lite"})
+
+    assert not result.is_error, text_of(result)
 
 
 @pytest.mark.parametrize(("tool", "arguments", "named"), MISFITS)

@@ -588,6 +588,36 @@ async def test_additions_at_once_cost_what_they_say(upstream: Upstream) -> None:
     assert spent == pytest.approx(13.5)
 
 
+@pytest.mark.parametrize("asks", [True, False])
+async def test_question_about_an_addition_takes_nothing_off_the_promise_to_answer_in_time(
+    upstream: Upstream, asks: bool
+) -> None:
+    """The look at the price is a part of the call, not something before it; and it is looked at once."""
+    questions: list[str] = []
+    settings: dict[str, Any] = {"toolsets": TOOLSETS, "max_wait_s": 2}
+    with faulty(upstream.url) as proxy:
+        async with (
+            asked_client(proxy.url, questions, approves=True, **settings)
+            if asks
+            else connected("memory", proxy.url, **settings)
+        ) as client:
+            findall_id = await start(client, "never")
+            path = rf"{RUNS}/{findall_id}(/schema)?"
+            proxy.add(ScriptedFault(method="GET", path=path, fault=late(0.6), times=None))
+            call = {"id": findall_id, "output_schema": SCHEMA, "processor": "lite"}
+            with anyio.fail_after(3.5):
+                slow = await failure(client, "enrich_findall", call)
+            proxy.clear()
+            proxy.add(ScriptedFault(method="GET", path=path, fault=stall(), times=None))
+            with anyio.fail_after(3.5):
+                stalled = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 9})
+
+    assert questions == []
+    assert "Code: still_creating" in slow
+    assert "could not be read in time. Nothing was sent" in stalled
+    assert upstream.sent("POST", f"{RUNS}/{findall_id}/extend") == []
+
+
 async def test_user_is_not_asked_about_what_cannot_be_bought(upstream: Upstream) -> None:
     """The model has to correct it first."""
     questions: list[str] = []

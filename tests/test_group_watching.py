@@ -1,16 +1,22 @@
 """Watching a group: rows that end are its messages, and the API's own event ids its cursors."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
+from urllib.parse import parse_qs
 
 import anyio
 import httpx
 import pytest
 from mcp import Client
 
+from parallel_mcp.tasks.event_cursor import event_cursor
 from tests.conftest import Upstream
 from tests.connecting import KEY, connected, failure, structured, text_of
-from tests.faults import ScriptedFault, cut_body, faulty, respond
+from tests.faults import Fault, FaultyProxy, ScriptedFault, cut_body, faulty, respond
+from tests.faults.wire import Ending, Exchange
+from tests.recorded_run import events, run_object, stream_of
 
 EVENTS = r"/v1/tasks/groups/[^/]+/events"
 
@@ -136,6 +142,26 @@ async def test_end_of_a_group_is_found_without_its_stream(upstream: Upstream) ->
     assert (state["status"], state["counts"]) == ("completed", {"completed": 2})
 
 
+async def test_state_that_is_replayed_after_the_end_does_not_leave_a_group_active(upstream: Upstream) -> None:
+    """A stream that is resumed may begin with what was; a watch that ended there would say that rows still run."""
+    group_id = await new_group(upstream, "latency=1", "latency=1")
+    counts = {"num_task_runs": 2, "task_run_status_counts": {"running": 2}, "is_active": True}
+    old_state = json.dumps({"taskgroup_id": group_id, "status": counts}).encode()
+    old_event = json.dumps({"type": "task_group_status", "event_id": "0", "status": counts}).encode()
+    plain = {"content-type": "text/event-stream"}
+    async with connected("memory", upstream.url) as client:
+        assert (await watch(client, group_id))["status"] == "completed"
+    with faulty(upstream.url) as proxy:
+        proxy.add(
+            ScriptedFault(path=f"/v1/tasks/groups/{group_id}", fault=respond(200, old_state)),
+            ScriptedFault(path=EVENTS, fault=respond(200, b"data: " + old_event + b"\n\n", plain), times=None),
+        )
+        async with connected("memory", proxy.url) as client:
+            state = await watch(client, group_id)
+
+    assert (state["status"], state["counts"]) == ("completed", {"completed": 2})
+
+
 async def test_rows_that_fail_are_counted_and_say_why(upstream: Upstream, client: Client) -> None:
     """In the API's words, so under the untrusted field only."""
     group_id = await new_group(upstream, "latency=5", "latency=10 fails", "latency=15 status=cancelled")
@@ -165,6 +191,90 @@ async def test_cursor_that_is_none_of_the_group_counts_as_none_and_is_remarked(
         assert state["untrusted_messages"] == whole["untrusted_messages"]
         assert "does not belong" in state["remark"]
     assert (await watch(client, group_id, cursor=whole["cursor"]))["untrusted_messages"] == []
+
+
+GROUP_ID = "tgrp_recorded"
+
+
+@contextmanager
+def recorded_group(streams: Mapping[str, Fault]) -> Generator[FaultyProxy]:
+    """A group that is active, and what its stream tells those who resume it after an event ("" is the beginning)."""
+    status = {"num_task_runs": 9, "task_run_status_counts": {"running": 9}, "is_active": True}
+    body = json.dumps({"taskgroup_id": GROUP_ID, "status": status}).encode()
+
+    async def tell(exchange: Exchange) -> Ending:
+        (after,) = parse_qs(exchange.request.query).get("last_event_id", [""])
+        return await streams[after](exchange)
+
+    with faulty("http://127.0.0.1:9") as proxy:
+        proxy.add(ScriptedFault(path=EVENTS, fault=tell, times=None))
+        proxy.add(ScriptedFault(path=f"/v1/tasks/groups/{GROUP_ID}", fault=respond(200, body), times=None))
+        yield proxy
+
+
+def ended_rows(first: int, last: int, *, with_ids: bool = True) -> bytes:
+    """The events that tell that these rows have ended; their ids are the numbers of the rows."""
+    return events(
+        *(
+            {
+                "type": "task_run.state",
+                "event_id": str(n) if with_ids else None,
+                "run": run_object("completed", f"trun_{n}", metadata={"row": str(n)}),
+            }
+            for n in range(first, last + 1)
+        )
+    )
+
+
+def told_rows(state: dict[str, Any]) -> list[int]:
+    """The numbers of the rows that a watch has told."""
+    return [int(message.split(" ")[1]) for message in state["untrusted_messages"]]
+
+
+async def test_watch_without_a_cursor_gets_all_rows_also_beside_one_whose_events_have_no_ids() -> None:
+    """A stream that was resumed cannot serve those who have nothing yet."""
+    rows = stream_of(ended_rows(1, 5), then="hang")
+    with recorded_group({"3": stream_of(ended_rows(4, 5, with_ids=False), then="hang"), "": rows}) as proxy:
+        async with connected("memory", proxy.url) as client:
+            known = str(event_cursor(GROUP_ID, "3"))
+            resumed = await watch(client, GROUP_ID, cursor=known, timeout_s=0.5)
+            fresh = await watch(client, GROUP_ID, timeout_s=0.5)
+
+    assert told_rows(resumed) == [4, 5]
+    assert resumed["cursor"] == known
+    assert told_rows(fresh) == [1, 2, 3, 4, 5]
+
+
+async def test_refused_cursor_of_one_watcher_says_nothing_of_anothers() -> None:
+    """Each is told about its own."""
+    streams = {"99": respond(422, b"{}"), "": stream_of(ended_rows(1, 5), then="hang")}
+    with recorded_group(streams) as proxy:
+        async with connected("memory", proxy.url) as client:
+            refused = await watch(client, GROUP_ID, cursor=event_cursor(GROUP_ID, "99"), timeout_s=0.5)
+            joined = await watch(client, GROUP_ID, cursor=event_cursor(GROUP_ID, "4"), timeout_s=0.5)
+
+    assert (told_rows(refused), told_rows(joined)) == ([1, 2, 3, 4, 5], [5])
+    assert "does not belong" in refused["remark"]
+    assert "remark" not in joined
+    assert len([request for request in proxy.requests if request.path.endswith("/events")]) == 2
+
+
+async def test_rows_that_are_told_again_are_said_to_be_and_nobody_loses_any() -> None:
+    """The API may forget an event in the middle of a watch that began behind others."""
+    streams = {
+        "3": stream_of(ended_rows(4, 4)),
+        "4": respond(422, b"{}"),
+        "2": respond(422, b"{}"),
+        "": stream_of(ended_rows(1, 6), then="hang"),
+    }
+    with recorded_group(streams) as proxy:
+        async with connected("memory", proxy.url) as client:
+            resumed = await watch(client, GROUP_ID, cursor=event_cursor(GROUP_ID, "3"), timeout_s=2)
+            other = await watch(client, GROUP_ID, cursor=event_cursor(GROUP_ID, "2"), timeout_s=0.5)
+
+    assert sorted(told_rows(resumed)) == [1, 2, 3, 4, 5, 6]
+    assert "does not belong" in resumed["remark"]
+    assert {3, 4, 5, 6} <= set(told_rows(other))
 
 
 async def test_group_without_runs_is_answered_at_once(upstream: Upstream, client: Client) -> None:

@@ -26,6 +26,7 @@ from tests.connecting import (
     KEY,
     LEGACY,
     MODERN,
+    asked_client,
     connected,
     create,
     failure,
@@ -332,6 +333,21 @@ async def test_no_more_runs_than_allowed_are_active_at_once(upstream: Upstream) 
 
     assert "PARALLEL_MCP_MAX_ACTIVE_RUNS" in text
     assert upstream.simulator.accepted_runs == 3
+
+
+async def test_question_about_the_price_waits_for_no_run_that_cannot_be_read(upstream: Upstream) -> None:
+    """Whether an equal run is active still is worth a look, and no more."""
+    questions: list[str] = []
+    dear = {**TASK, "processor": "ultra4x"}
+    with faulty(upstream.url) as proxy:
+        async with asked_client(proxy.url, questions, approves=True, max_wait_s=2) as client:
+            await client.call_tool("create_task", dear)
+            proxy.add(ScriptedFault(method="GET", path="/v1/tasks/runs/[^/]+", fault=stall(), times=None))
+            with anyio.fail_after(7):  # it is asked about, and answered, in two requests
+                await client.call_tool("create_task", dear)
+
+    assert len(questions) == 2
+    assert upstream.simulator.accepted_runs == 1
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])

@@ -405,6 +405,34 @@ async def test_refused_stream_is_not_asked_for_again_before_the_time_it_named() 
     assert time.monotonic() - started >= 1
 
 
+async def test_watchers_that_are_told_to_wait_together_do_not_come_back_together() -> None:
+    """A service that is overloaded, and says so to all, would be overloaded again at one moment."""
+    asked_at: dict[str, list[float]] = {}
+
+    async def refuse(exchange: Exchange) -> Ending:
+        asked_at.setdefault(exchange.request.path, []).append(time.monotonic())
+        return await respond(429, b"{}", {"retry-after": "60"})(exchange)
+
+    async def watch_twice(feeds: Feeds, api: ParallelApi, run_id: str) -> None:
+        async with feeds.of_run(api, "owner", run_id):
+            await run.proxy.wait_for(lambda: run.count(f"{run_id}/events") == 2)
+
+    with recorded_run() as run:
+        run.streams(refuse)
+        pace = replace(QUICK, max_pause_s=1.0)
+        async with (
+            connected_api(run.proxy.url) as api,
+            sharing_feeds(pace) as feeds,
+            anyio.create_task_group() as watching,
+        ):
+            for number in range(10, 30):
+                watching.start_soon(watch_twice, feeds, api, f"{RUN_ID}{number}")
+
+    pauses_s = [second - first for first, second in asked_at.values()]
+    assert min(pauses_s) >= 1
+    assert max(pauses_s) - min(pauses_s) > 0.1
+
+
 # ---- too much
 
 

@@ -7,7 +7,7 @@ import hmac
 import json
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
@@ -382,16 +382,22 @@ class Creator:
 
     async def _settle_later(self, entry_id: str, state: EntryState, handle: str, price_usd: float | None) -> None:
         """Try again while the server runs: until then a repeat finds an intent, which counts as unknown."""
+        reason = "the server is being stopped"
         with anyio.CancelScope(shield=True, deadline=self._stop_at) as scope:
             self._settling.add(scope)
             for pause_s in SETTLE_AGAIN_S:
                 await anyio.sleep(pause_s)
-                with suppress(Exception):  # also a fault of ours: it must not end the server, nor other creates
+                try:
                     await self.ledger.settle(entry_id, state, handle, price_usd=price_usd)
+                except Exception as error:  # also a fault of ours: it must not end the server, nor other creates
+                    reason = type(error).__name__
+                else:
                     self._settling.discard(scope)
                     return
         self._settling.discard(scope)
-        logger.error("The create %s ended as %s (%s), which the ledger could not be told", entry_id, state, handle)
+        logger.error(
+            "The create %s ended as %s (%s), which the ledger could not be told: %s", entry_id, state, handle, reason
+        )
 
     async def _sent(self, api: ParallelApi, entry_id: str, request: TaskRunInput) -> Outcome[TaskRun]:
         if self._settings.safe_create == "plain":

@@ -13,9 +13,9 @@ MAX_EVENT_ID_BYTES = 140
 
 
 def event_cursor(handle: str, event_id: str) -> str | None:
-    """A cursor that says: told everything up to this event. None if its id is too long for one."""
+    """A cursor that says: told everything up to this event. None if it has no id, or one too long for a cursor."""
     raw = event_id.encode("utf-8", "surrogatepass")
-    if len(raw) > MAX_EVENT_ID_BYTES:
+    if not 0 < len(raw) <= MAX_EVENT_ID_BYTES:
         return None
     return base64.urlsafe_b64encode(_digest(handle, raw) + raw).decode().rstrip("=")
 

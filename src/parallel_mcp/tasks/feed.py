@@ -136,7 +136,8 @@ class Feed(ABC, Generic[_Event]):
             fruitless = 0 if self._news > known else fruitless + 1
             if await self._has_ended_by_status() or await self._ends_while_pausing(fruitless, stream.failure):
                 await self._read_stream(self._connection(0))  # for what happened since the stream broke
-                return
+                if await self._has_ended_by_status():  # asked again if it told another state, a replayed one perhaps
+                    return
 
     def _connection(self, fruitless: int) -> _Connection:
         now = anyio.current_time()
@@ -245,8 +246,9 @@ class Feed(ABC, Generic[_Event]):
         """Wait before connecting again; where connecting brings nothing, ask for the status, ever less often."""
         if fruitless < FRUITLESS_BEFORE_POLLING:
             told_s = (failure.retry_after_s or 0.0) if isinstance(failure, UpstreamError) else 0.0
-            pause_s = max(told_s, _jittered(_grown(self._pace.pause_s, 2, fruitless)))
-            return await self._ends_within(min(self._pace.max_pause_s, pause_s))
+            told_s = min(self._pace.max_pause_s, told_s) * random.uniform(1.0, 1.25)  # no sooner than told
+            pause_s = min(self._pace.max_pause_s, _jittered(_grown(self._pace.pause_s, 2, fruitless)))
+            return await self._ends_within(max(told_s, pause_s))
         polls_before = (fruitless - FRUITLESS_BEFORE_POLLING) * POLLS_BETWEEN_CONNECTIONS
         for polls in range(polls_before, polls_before + POLLS_BETWEEN_CONNECTIONS):
             await anyio.sleep(min(self._pace.max_poll_s, _jittered(_grown(self._pace.poll_s, 1.5, polls))))
@@ -258,7 +260,7 @@ class Feed(ABC, Generic[_Event]):
         """Wait, and read the status meanwhile as often as in a silence: only the stream may have said to wait."""
         until = anyio.current_time() + pause_s
         while (left_s := until - anyio.current_time()) > self._pace.silence_s:
-            await anyio.sleep(self._pace.silence_s)
+            await anyio.sleep(_jittered(self._pace.silence_s))
             if await self._has_ended_by_status():
                 return True
         await anyio.sleep(max(0.0, left_s))

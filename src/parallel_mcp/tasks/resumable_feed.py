@@ -41,10 +41,11 @@ class ResumableFeed(Feed[_Event], Generic[_Event, _Told]):
     def __init__(self, after: str, pace: Pace) -> None:
         super().__init__(pace)
         self.told: list[Told[_Told]] = []
-        self.cursor_was_refused = False
         self._after = after
         self._last_event_id = after
         self._places = {after: 0}  # event id -> how many had been told with it
+        self._told_again_after: set[str] = set()  # for these, more is told than came after them
+        self._is_in_order = True
         self._known: set[object] = set()
 
     @abstractmethod
@@ -68,9 +69,9 @@ class ResumableFeed(Feed[_Event], Generic[_Event, _Told]):
             if self.is_known:
                 new = self.told[place:]
                 place += len(new)
-                cursor = (event_cursor(handle, new[-1].event_id) if new else None) or cursor
+                cursor = next(filter(None, (event_cursor(handle, one.event_id) for one in reversed(new))), cursor)
                 told = tuple(one.what for one in new)
-                yield News(told, cursor, fits and not (after and self.cursor_was_refused))
+                yield News(told, cursor, fits and after not in self._told_again_after)
             if ended:
                 return
             await changed.wait()
@@ -91,9 +92,15 @@ class ResumableFeed(Feed[_Event], Generic[_Event, _Told]):
             yield events
 
     def _begin_again(self) -> None:
-        """The API does not know the last event (any more): hear them all, and leave out what is known."""
-        self.cursor_was_refused = self.cursor_was_refused or self._last_event_id == self._after
-        self._last_event_id = ""
+        """The API does not know the last event (any more): hear them all, and leave out what is known.
+
+        What came before a feed that began in the middle is not known to it: it is told now, out of order if something
+        was told before, so no other watcher can go on in between.
+        """
+        if self._after:
+            self._told_again_after |= self._places.keys()
+            self._is_in_order = not self.told
+        self._after = self._last_event_id = ""
 
     def resume_after(self, event_id: str) -> None:
         """Let the next connection begin behind this event, if it has an id."""
@@ -105,4 +112,5 @@ class ResumableFeed(Feed[_Event], Generic[_Event, _Told]):
             self._known.add(sameness)
             self.told.append(Told(event_id, what))
             self.tell_news()
-        self._places.setdefault(event_id, len(self.told))
+        if event_id and self._is_in_order:
+            self._places.setdefault(event_id, len(self.told))

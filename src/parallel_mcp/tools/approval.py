@@ -1,6 +1,7 @@
 """Asking the user before a create that costs more than one call may, where the client can ask."""
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Annotated, Any
 
 import anyio
@@ -50,7 +51,9 @@ def asking_about(
 
 async def offer_of(making: Callable[[Any, Call], Awaitable[Offer]], request: object, context: Context[App]) -> Offer:
     """What a tool offers in answer to a request."""
-    return await making(request, Call(context.request_context.lifespan_context, context))
+    began_at = anyio.current_time()
+    offer = await making(request, Call(context.request_context.lifespan_context, context))
+    return replace(offer, took_s=anyio.current_time() - began_at)
 
 
 def call_after(offer: Offer, answer: ElicitationResult[Approval], context: Context[App]) -> Call:
@@ -89,7 +92,7 @@ async def _offer_of_run(request: TaskRequest, call: Call) -> Offer:
     if not is_dear(processor.price_usd, call.settings):
         return Offer()
     intent = intent_of(request, run_input(request, processor).run, processor, call)
-    if not request.force_new and await call.app.creator.is_answered(call.api, intent):
+    if not request.force_new and await known_in_time(call.app.creator.is_answered(call.api, intent), call):
         return Offer()
     return run_offer(processor, call.settings)
 
@@ -113,6 +116,16 @@ async def _offer_of_group(request: CreateTaskGroupArguments, call: Call) -> Offe
     if price_usd is None:  # what an earlier call has bought is not bought again, whatever is approved
         what = f"Start up to {rows} with {processor.name} for at most {price}, less what is bought already"
     return Offer(_question(what, processor, call.settings, a_row=True), most_usd)
+
+
+async def known_in_time(answered: Awaitable[bool], call: Call) -> bool:
+    """Whether an earlier create answers; no if that cannot be said in time.
+
+    Then the user is asked, perhaps for nothing: what exists is found all the same.
+    """
+    with anyio.move_on_after(asking_s(call)):
+        return await answered
+    return False
 
 
 def asking_s(call: Call) -> float:

@@ -103,7 +103,7 @@ def _is_deep(given: object) -> bool:
     """Whether containers are nested too deeply; level by level, so that no depth is too much to look at."""
     level = [given]
     for _ in range(MAX_DEPTH):
-        level = [member for value in level for member in _members(value)]
+        level = [member for value in level for member in _members(value) if isinstance(member, Mapping | list)]
         if not level:
             return False
     return True

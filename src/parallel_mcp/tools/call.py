@@ -70,12 +70,14 @@ class App:
 class Offer:
     """What was looked up to ask the user about a price: the call itself goes by it, and looks up nothing else.
 
-    Without a `question` nobody is asked; `price_usd` is what the question names.
+    Without a `question` nobody is asked; `price_usd` is what the question names. `took_s` is what the look took of the
+    time that the call has; the user's own time is not counted.
     """
 
     question: str = ""
     price_usd: float = 0.0
     addition: Addition | None = None  # to a FindAll run
+    took_s: float = 0.0
 
 
 @dataclass(frozen=True)

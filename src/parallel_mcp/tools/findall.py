@@ -17,6 +17,7 @@ from parallel_mcp.errors import (
     OverBudget,
     RequestRejected,
     StillCreating,
+    UpstreamUnavailable,
 )
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.settings import env_name
@@ -34,7 +35,7 @@ from parallel_mcp.tasks.generators import GENERATORS, LEAST_MATCHES, MOST_MATCHE
 from parallel_mcp.tasks.handles import checked_handle, platform_link
 from parallel_mcp.tasks.processors import ProcessorName
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, task_spec
-from parallel_mcp.tools.approval import can_be_asked
+from parallel_mcp.tools.approval import can_be_asked, known_in_time
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
@@ -48,6 +49,7 @@ MAX_CONDITIONS = 50
 MAX_EXCLUDED = 1_000
 MAX_CONDITION_CHARS = 300
 
+_UNREAD = "What the run has already could not be read in time. Nothing was sent"
 _FINDALL_ID = "Handle of the FindAll run (findall_…)."
 
 
@@ -117,6 +119,9 @@ class EnrichFindallArguments(Arguments):
     ] = None
 
 
+AdditionArguments = ExtendFindallArguments | EnrichFindallArguments
+
+
 class CancelFindallArguments(Arguments):
     """Arguments of `cancel_findall`."""
 
@@ -170,7 +175,8 @@ async def create_findall(request: CreateFindallArguments, call: Call) -> CallToo
     table. For the same question about entities you know already, use a task each.
     """
     purchase = _new(request, call)
-    started = await _bought(purchase, call, force_new=request.force_new)
+    by = anyio.current_time() + allowed_wait_s(None, call)
+    started = await _bought(purchase, call, by=by, force_new=request.force_new)
     run, ordered = started.made.run, started.made.ordered
     structured = CreateFindallOutput(
         findall_id=run.findall_id,
@@ -191,7 +197,7 @@ async def extend_findall(request: ExtendFindallArguments, call: Call) -> CallToo
 
     Repeating the call buys nothing. Not for previews and cancelled runs. Then call watch_progress.
     """
-    return await _added(call.offer.addition or await _extension(request, call), request.id, call)
+    return await _added(request, call)
 
 
 async def enrich_findall(request: EnrichFindallArguments, call: Call) -> CallToolResult:
@@ -201,8 +207,7 @@ async def enrich_findall(request: EnrichFindallArguments, call: Call) -> CallToo
     previews and cancelled runs. Then call watch_progress, and get_result for the table with the new columns.
     """
     prepared = _enrichment_spec(request, call)
-    addition = call.offer.addition or await _enrichment(request, call)
-    return await _added(addition, request.id, call, warnings=prepared.warnings)
+    return await _added(request, call, warnings=prepared.warnings)
 
 
 async def cancel_findall(request: CancelFindallArguments, call: Call) -> CallToolResult:
@@ -239,14 +244,15 @@ async def offer_of_findall(request: CreateFindallArguments, call: Call) -> Offer
     return Offer(*await _question(_new(request, call), call, force_new=request.force_new))
 
 
-async def offer_of_addition(request: ExtendFindallArguments | EnrichFindallArguments, call: Call) -> Offer:
+async def offer_of_addition(request: AdditionArguments, call: Call) -> Offer:
     """As `offer_of_findall`, with the addition as it was looked up: that one is bought, or none."""
-    if not can_be_asked(call.ctx):
+    if not can_be_asked(call.ctx) or not call.settings.max_usd_per_call:
         return Offer()
-    is_extension = isinstance(request, ExtendFindallArguments)
-    addition = await (_extension(request, call) if is_extension else _enrichment(request, call))
-    asked = await _question(addition.purchase, call) if addition.purchase else ("", 0.0)
-    return Offer(*asked, addition)
+    with anyio.move_on_after(allowed_wait_s(None, call)):
+        addition = await _looked_up(request, call)
+        asked = await _question(addition.purchase, call) if addition.purchase else ("", 0.0)
+        return Offer(*asked, addition)
+    raise UpstreamUnavailable(_UNREAD)
 
 
 async def _question(purchase: Purchase[Any], call: Call, *, force_new: bool = False) -> tuple[str, float]:
@@ -254,7 +260,7 @@ async def _question(purchase: Purchase[Any], call: Call, *, force_new: bool = Fa
     price_usd = purchase.intent.price_usd
     if not is_dear(price_usd, call.settings):
         return "", 0.0
-    if not force_new and await is_answered(call.app.creator, purchase):
+    if not force_new and await known_in_time(is_answered(call.app.creator, purchase), call):
         return "", 0.0
     question = (
         f"{purchase.what} for at most ${price_usd:.2f}? It is above the limit of "
@@ -286,6 +292,11 @@ def _new(request: CreateFindallArguments, call: Call) -> Purchase[StartedFindAll
     return new_findall(call.api, order, owner=call.owner, idempotency_key=key, title=title)
 
 
+async def _looked_up(request: AdditionArguments, call: Call) -> Addition:
+    is_extension = isinstance(request, ExtendFindallArguments)
+    return await (_extension(request, call) if is_extension else _enrichment(request, call))
+
+
 async def _extension(request: ExtendFindallArguments, call: Call) -> Addition:
     findall_id = checked_handle(request.id, "findall")
     keep_title = call.settings.ledger_titles
@@ -307,10 +318,10 @@ def _enrichment_spec(request: EnrichFindallArguments, call: Call) -> PreparedSpe
     return task_spec("", request.output_schema, chosen_processor(request, call.settings))
 
 
-async def _bought(purchase: Purchase[Any], call: Call, *, force_new: bool = False) -> Bought[Any]:
+async def _bought(purchase: Purchase[Any], call: Call, *, by: float, force_new: bool = False) -> Bought[Any]:
     if call.approval == "declined":
         raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.2f} for this. Nothing was sent")
-    with anyio.CancelScope(deadline=anyio.current_time() + allowed_wait_s(None, call)):
+    with anyio.CancelScope(deadline=by):
         return await bought(call.app.creator, purchase, force_new=force_new, approved_usd=call.approved_usd)
     raise StillCreating("The create is on its way, and the API has not answered yet")
 
@@ -318,23 +329,27 @@ async def _bought(purchase: Purchase[Any], call: Call, *, force_new: bool = Fals
 # ---- replies
 
 
-async def _added(
-    addition: Addition, findall_id: str, call: Call, *, warnings: list[str] | None = None
-) -> CallToolResult:
+async def _added(request: AdditionArguments, call: Call, *, warnings: list[str] | None = None) -> CallToolResult:
+    by = anyio.current_time() + allowed_wait_s(None, call)
+    addition = call.offer.addition
+    with anyio.CancelScope(deadline=by):
+        addition = addition or await _looked_up(request, call)
+    if addition is None:
+        raise UpstreamUnavailable(_UNREAD)
     schema, deduplicated = addition.schema, True
     if addition.purchase is not None:
         try:
-            made = await _bought(addition.purchase, call)
+            made = await _bought(addition.purchase, call, by=by)
         except OutcomeUnknown as error:
             raise AdditionUnknown(str(error), quote=error.quote, ref_id=error.ref_id) from error
         schema, deduplicated = made.made, made.deduplicated
     structured = AddToFindallOutput(
-        id=findall_id,
+        id=request.id,
         match_limit=schema.match_limit,
         enrichments=len(schema.enrichments),
         most_usd=0 if deduplicated else addition.price_usd,
         deduplicated=deduplicated,
-        next=next_call("watch_progress", id=findall_id),
+        next=next_call("watch_progress", id=request.id),
         warnings=warnings or None,
     )
     return reply(_added_text(structured, addition, schema), structured)

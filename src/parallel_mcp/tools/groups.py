@@ -103,9 +103,9 @@ def prepared_group(request: CreateTaskGroupArguments, call: Call) -> PreparedGro
             task_input(*(("", value) if isinstance(value, dict) else (value, {})), prepared.spec)
         except InvalidArguments as error:
             raise InvalidArguments(f"Row {number}: {error}") from None
-    for label in (ROW_LABEL, KEY_LABEL):
+    for label, holds in ((ROW_LABEL, "the number of each row"), (KEY_LABEL, "a digest of the input of each row")):
         if label in request.metadata:
-            raise InvalidArguments(f"`metadata` cannot have the key `{label}`: it holds the number of each row.")
+            raise InvalidArguments(f"`metadata` cannot have the key `{label}`: it holds {holds}.")
     if request.group_id and handle_kind(request.group_id, "group_id") != "group":
         raise InvalidArguments("`group_id` is the handle of a group (tgrp_…).")
     order = GroupOrder(

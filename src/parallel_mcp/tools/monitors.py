@@ -29,7 +29,7 @@ from parallel_mcp.tasks.creating import is_dear
 from parallel_mcp.tasks.handles import checked_handle, platform_link, run_handle
 from parallel_mcp.tasks.monitor_buying import EXECUTION_USD, MonitorProcessor, month_usd, new_monitor
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, source_policy, task_spec
-from parallel_mcp.tools.approval import can_be_asked
+from parallel_mcp.tools.approval import can_be_asked, known_in_time
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
@@ -223,7 +223,7 @@ async def offer_of_monitor(request: CreateMonitorArguments, call: Call) -> Offer
     purchase = _new(request, call)
     if not is_dear(purchase.intent.price_usd, call.settings):
         return Offer()
-    if not request.force_new and await is_answered(call.app.creator, purchase):
+    if not request.force_new and await known_in_time(is_answered(call.app.creator, purchase), call):
         return Offer()
     return Offer(
         f"Start a monitor with {request.processor} every {request.frequency}? It costs "

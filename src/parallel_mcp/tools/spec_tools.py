@@ -30,7 +30,15 @@ from parallel_mcp.tasks.creating import intent_for, is_dear
 from parallel_mcp.tasks.spec_files import Spec, fingerprint, read_specs
 from parallel_mcp.tasks.spec_schemas.publishing import published_output, without_nulls
 from parallel_mcp.tasks.specs import task_input
-from parallel_mcp.tools.approval import Approval, asking_about, call_after, can_be_asked, offer_of, run_offer
+from parallel_mcp.tools.approval import (
+    Approval,
+    asking_about,
+    call_after,
+    can_be_asked,
+    known_in_time,
+    offer_of,
+    run_offer,
+)
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import App, Call, Offer
 from parallel_mcp.tools.definition import PUBLISHED
@@ -200,7 +208,7 @@ async def _offer_of_spec(request: SpecRequest, call: Call) -> Offer:
     processor = request.spec.processor
     if not is_dear(processor.price_usd, call.settings) or not can_be_asked(call.ctx):
         return Offer()
-    if await call.app.creator.is_answered(call.api, request.intent(call)):
+    if await known_in_time(call.app.creator.is_answered(call.api, request.intent(call)), call):
         return Offer()
     return run_offer(processor, call.settings)
 

@@ -31,10 +31,14 @@ KNOWN_CLIENTS = {
 
 
 def allowed_wait_s(requested_s: float | None, call: Call) -> float:
-    """The wait asked for, or the usual one of this client, within what client and operator allow."""
+    """The wait asked for, or the usual one of this client, within what client and operator allow.
+
+    What a call spent on its question about the price is taken off.
+    """
     client = _client_wait(call.client_name)
     wanted_s = client.usual_s if requested_s is None else requested_s
-    return max(0.0, min(wanted_s, client.longest_s, call.settings.max_wait_s or client.longest_s))
+    allowed_s = min(wanted_s, client.longest_s, call.settings.max_wait_s or client.longest_s)
+    return max(0.0, allowed_s - call.offer.took_s)
 
 
 def _client_wait(name: str) -> ClientWait:
