@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,8 +22,21 @@ from parallel_mcp.settings import load_settings
 from parallel_mcp.tasks.processors import ProcessorName
 from parallel_mcp.tools.task_states import LONGEST_POLL_S, SHORTEST_POLL_S, poll_interval_s
 from tests.conftest import Upstream
-from tests.connecting import KEY, LEGACY, MODERN, Transport, connected, create, serving_http, stdio_server, text_of
-from tests.faults import ScriptedFault, faulty, respond
+from tests.connecting import (
+    KEY,
+    LEGACY,
+    MODERN,
+    Transport,
+    connected,
+    create,
+    failure,
+    serving_http,
+    stdio_server,
+    structured,
+    text_of,
+)
+from tests.faults import ScriptedFault, cut_body, faulty, respond
+from tests.faults.kinds import Fault as ByteFault
 from tests.specs import EXAMPLES, write_spec
 from tests.task_client import (
     TASKS,
@@ -156,6 +169,14 @@ async def test_task_of_a_spec_that_is_gone_still_has_its_result(upstream: Upstre
     assert state.result["structuredContent"]["untrusted"]["output"]["leader_name"]
 
 
+async def test_nobody_else_can_say_which_spec_a_run_is_of(upstream: Upstream) -> None:
+    """Its result would be put into a form that has nothing to do with it."""
+    async with connected("memory", upstream.url) as client:
+        text = await failure(client, "create_task", {**TASK, "metadata": {"mcp_tool": "fact_check"}})
+
+    assert "`metadata` cannot have the key `mcp_tool`" in text
+
+
 async def test_failed_run_is_a_completed_task_whose_result_is_an_error(upstream: Upstream) -> None:
     """`failed` is for errors of the protocol; the model must read why the run failed, and what to do."""
     async with task_client("memory", upstream.url, TakesTasks()) as client:
@@ -193,13 +214,24 @@ async def test_equal_call_gives_the_same_task_and_buys_nothing(upstream: Upstrea
     assert upstream.simulator.accepted_runs == 1
 
 
-async def test_end_is_told_however_late_the_result_can_be_read(upstream: Upstream) -> None:
-    """A poll that meets a fault upstream must neither fail the task nor lose its end."""
+UNREADABLE: dict[str, tuple[ByteFault, int]] = {
+    "no server behind the gateway": (respond(503), 3),
+    "the gateway's own page": (respond(200, b"<html></html>", {"content-type": "text/html"}), 1),
+    "not there yet": (respond(404, b"{}"), 1),
+    "still active there": (respond(408, b"{}"), 1),
+    "not yours for a moment": (respond(403, b"{}"), 1),
+}
+
+
+@pytest.mark.parametrize("fault", UNREADABLE)
+async def test_end_is_told_however_late_the_result_can_be_read(upstream: Upstream, fault: str) -> None:
+    """A poll that meets a fault upstream must neither fail the task nor end it without its result."""
     with faulty(upstream.url) as proxy:
         async with task_client("memory", proxy.url, TakesTasks()) as client:
             created = await task_created(client, "run_task", NEVER)
             upstream.simulator.finish(created.task_id)
-            proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}/result", fault=respond(503), times=3))
+            answer, times = UNREADABLE[fault]
+            proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}/result", fault=answer, times=times))
             before = await task_state(client, created.task_id)
             after = await task_state(client, created.task_id)
 
@@ -207,6 +239,49 @@ async def test_end_is_told_however_late_the_result_can_be_read(upstream: Upstrea
     assert "completed, but its result could not be read" in before.status_message
     assert after.status == "completed"
     assert after.result
+
+
+async def test_look_at_progress_that_fails_is_no_fault_of_the_task(upstream: Upstream) -> None:
+    """The status was read; how far the run is would only be nice to know."""
+    with faulty(upstream.url) as proxy:
+        async with task_client("memory", proxy.url, TakesTasks()) as client:
+            created = await task_created(client, "run_task", NEVER)
+            run = f"{RUNS}/{created.task_id}"
+            proxy.add(ScriptedFault(path=f".*/{created.task_id}/events", fault=respond(404, b"{}"), times=None))
+            proxy.add(ScriptedFault(path=run, skip=1, fault=respond(403, b"{}")))
+            state = await task_state(client, created.task_id)
+
+    assert state.status == "working"
+    assert upstream.sent("GET", run)
+
+
+async def test_first_look_in_another_process_tells_the_newest_step(upstream: Upstream) -> None:
+    """The stream begins with what happened first; to tell that as what happens now would mislead."""
+    async with connected("memory", upstream.url) as watching:
+        run_id = await create(watching, "latency=600 messages=40 never", processor="core")
+        for _ in range(3):
+            watched = structured(await watching.call_tool("watch_progress", {"id": run_id, "timeout_s": 2}))
+        async with task_client("memory", upstream.url, TakesTasks()) as client:
+            state = await task_state(client, run_id)
+        after = structured(await watching.call_tool("watch_progress", {"id": run_id, "timeout_s": 0.5}))
+
+    steps = [*watched["untrusted_messages"], *after["untrusted_messages"]]
+    told = [place for place, step in enumerate(steps) if step[:60] in state.status_message]
+    assert told, (state.status_message, steps)
+    assert max(told) >= len(watched["untrusted_messages"]) - 1
+    assert " %, for " in state.status_message
+
+
+async def test_looks_share_one_stream(upstream: Upstream) -> None:
+    """Opening one for each look would read the whole history of a run again and again."""
+    async with task_client("memory", upstream.url, TakesTasks()) as client:
+        created = await task_created(client, "run_task", {**TASK, "metadata": {"sim": "never queue=1000 latency=2000"}})
+        for _ in range(3):
+            await task_state(client, created.task_id)
+            await anyio.sleep(created.poll_interval_ms / 4000)  # clients pause, each as it likes
+
+    streams = [request for request in upstream.simulator.requests if request.path.endswith("/events")]
+    assert len(streams) == 1
 
 
 # ---- who sees tasks
@@ -410,6 +485,24 @@ async def test_listening_client_is_told_of_progress_and_once_of_the_end(upstream
     assert len({state["statusMessage"] for state in progress}) > 1
     assert last["status"] == "completed"
     assert last["result"]["structuredContent"]["untrusted"]["citations"]
+
+
+async def test_listening_client_is_told_of_the_end_also_when_the_stream_fails_for_good(upstream: Upstream) -> None:
+    """The acknowledgement was a promise."""
+    with ExitStack() as serving:
+        proxy = serving.enter_context(faulty(upstream.url))
+        address = serving.enter_context(serving_http(load_settings({"base_url": proxy.url, "ledger": "memory"})))
+        async with replica(address) as client:
+            created = await task_created(client, "run_task", {**TASK, "metadata": {"sim": "latency=240"}})
+        proxy.add(ScriptedFault(path=f".*/{created.task_id}/events", fault=cut_body(600)))
+        proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}", skip=1, fault=respond(403, b"{}")))
+        async with told_of(address, created.task_id) as told:
+            with anyio.fail_after(30):
+                async for message in told:
+                    if message["params"].get("status") == "completed":
+                        break
+
+    assert message["params"]["result"]
 
 
 async def test_listening_to_tasks_needs_the_capability(upstream: Upstream) -> None:

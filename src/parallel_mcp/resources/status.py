@@ -64,13 +64,12 @@ async def runs_status(call: Call) -> str:
 
 
 def _with_progress(status: RunStatus, feed: RunFeed) -> RunStatus:
-    newest = feed.trace.since(len(feed.trace) - 1) if len(feed.trace) else ()
     return status.model_copy(
         update={
             "percent": feed.meter,
             "sources_read": feed.sources_read,
             "sources_considered": feed.sources_considered,
-            "untrusted_message": one_line(newest[0].text, MAX_MESSAGE_CHARS) if newest else None,
+            "untrusted_message": one_line(feed.latest.text, MAX_MESSAGE_CHARS) if feed.latest else None,
         }
     )
 

@@ -48,6 +48,11 @@ class RunFeed(Feed[Event]):
         """The status."""
         return self.run.status if self.run else None
 
+    @property
+    def latest(self) -> Message | None:
+        """The newest step of the research."""
+        return self.trace.since(len(self.trace) - 1)[0] if len(self.trace) else None
+
     @contextmanager
     def awaiting_start(self) -> Generator[None]:
         """Look for the start of the run while the block lasts: the stream is silent when a queued run starts."""

@@ -15,6 +15,8 @@ from parallel_mcp.tasks.processors import Processor
 MAX_SPEC_CHARS = 15_000
 MAX_SPEC_AND_INPUT_CHARS = 25_000
 MAX_DOMAINS = 200
+TOOL_LABEL = "mcp_tool"
+"""In the metadata of a run: the tool of a task spec that started it, whose form its result then has in any process."""
 
 
 def _day(text: str) -> str:
@@ -102,10 +104,12 @@ def metadata(pairs: Mapping[str, Any]) -> dict[str, str] | None:
     """Metadata as the API takes it: texts, keys of at most 16 characters, values of at most 512.
 
     Raises:
-        InvalidArguments: A key or a value is too long, or a value is neither text, number nor boolean.
+        InvalidArguments: A key or a value is too long, a value is neither text, number nor boolean, or a key is ours.
     """
     texts: dict[str, str] = {}
     for key, value in pairs.items():
+        if key == TOOL_LABEL:
+            raise InvalidArguments(f"`metadata` cannot have the key `{TOOL_LABEL}`: it names the tool of a task spec.")
         if not isinstance(value, str | int | float | bool):
             raise InvalidArguments("`metadata` values are texts, numbers or booleans.")
         texts[key] = value if isinstance(value, str) else json.dumps(value)

@@ -59,6 +59,7 @@ class RunSnapshot(Snapshot):
     """Where a run stands."""
 
     run: TaskRun
+    latest: Message | None = None
     meter: float | None = None
     sources_read: int | None = None
     sources_considered: int | None = None
@@ -186,6 +187,7 @@ async def _run_snapshots(feed: RunFeed, start: Cursor, cursor: str, *, fits: boo
                 cursor = feed.trace.cursor(position)
             yield RunSnapshot(
                 run=feed.run,
+                latest=feed.latest,
                 meter=feed.meter,
                 sources_read=feed.sources_read,
                 sources_considered=feed.sources_considered,

@@ -6,24 +6,34 @@ So any process answers for any task, and a task of another key is unknown.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp.shared.exceptions import MCPError
 from mcp.types import INTERNAL_ERROR, CallToolResult
 
-from parallel_mcp.api.models import TaskRun
-from parallel_mcp.errors import InvalidArguments, NotFound, RateLimited, ResearchError, UpstreamUnavailable
+from parallel_mcp.api.models import TaskRun, TaskRunResult
+from parallel_mcp.errors import (
+    InvalidArguments,
+    NotFound,
+    RateLimited,
+    ResearchError,
+    RunFailed,
+    UpstreamError,
+    UpstreamUnavailable,
+    UpstreamUnreadable,
+)
 from parallel_mcp.extensions.tasks import Task, UnknownTask
 from parallel_mcp.render.errors import error_text
 from parallel_mcp.tasks.handles import run_handle
 from parallel_mcp.tasks.watching import RunSnapshot
 from parallel_mcp.tools.call import App, Call, call_of
 from parallel_mcp.tools.reply import failed
-from parallel_mcp.tools.results import GetResultArguments, ResultAnswer, result_of
+from parallel_mcp.tools.result_pages import GetResultArguments, page_of_result
+from parallel_mcp.tools.results import read_result
 from parallel_mcp.tools.run_task import finished_reply
-from parallel_mcp.tools.status import next_for
+from parallel_mcp.tools.status import next_for, seconds_between
 from parallel_mcp.tools.task_states import ended, poll_interval_s, progress_message, working
 
 if TYPE_CHECKING:
@@ -32,6 +42,8 @@ if TYPE_CHECKING:
     from parallel_mcp.tools.spec_tools import SpecTools
 
 LOOK_S = 0.5  # for the first news of a stream, which may have to be opened
+REPLAY_PAUSE_S = 0.1  # after which what has happened so far is taken to have been told
+RESULT_MAY_LAG_S = 120  # behind the status, which may be told by another machine upstream
 
 
 class RunsAsTasks:
@@ -61,23 +73,26 @@ class RunsAsTasks:
         """The run as it stands, and whatever is new of it: the caller may be told less."""
         call = call_of(ctx)
         run = await _retrieved(task_id, call)
-        async with call.watching_run(run.run_id, "") as snapshots:
-            async for snapshot in snapshots:
-                run = snapshot.run
-                if run.is_active:
-                    yield working(run, progress_message(snapshot))
-        async with aclosing(self._end(run, call)) as last:
+        with suppress(ResearchError):  # then the status alone is asked for
+            async with call.watching_run(run.run_id, "") as snapshots:
+                async for snapshot in snapshots:
+                    run = snapshot.run
+                    if run.is_active:
+                        yield working(run, progress_message(snapshot))
+        async with aclosing(self._polled(run, call)) as last:
             async for task in last:
                 yield task
 
-    async def _end(self, run: TaskRun, call: Call) -> AsyncGenerator[Task]:
-        """The end of a run, again until its result could be read."""
+    async def _polled(self, run: TaskRun, call: Call) -> AsyncGenerator[Task]:
+        """A run that cannot be watched, until it is at its end and that could be read."""
         while True:
-            task = await self._inactive(run, call)
+            task = working(run, run.status) if run.is_active else await self._inactive(run, call)
             yield task
-            if task.has_ended or not run.is_final:
+            if task.has_ended or not (run.is_active or run.is_final):
                 return
             await anyio.sleep(poll_interval_s(run))
+            with suppress(ResearchError):
+                run = await call.api.retrieve_run(run.run_id)
 
     async def _told(self, snapshot: RunSnapshot, call: Call) -> Task:
         if snapshot.run.is_active:
@@ -91,17 +106,17 @@ class RunsAsTasks:
         if run.status == "cancelled":
             return ended(run, None)
         try:
-            answer = await result_of(GetResultArguments(id=run.run_id), call)
-        except (UpstreamUnavailable, RateLimited) as error:
-            return working(run, f"The run is {run.status}, but its result could not be read: {error}.")
-        except ResearchError as error:
+            return ended(run, self._reply(run, await _result(run, call)))
+        except RunFailed as error:
             return ended(run, failed(error))
-        if not answer.structured.is_final:
-            return working(run, answer.text)
-        return ended(run, self._reply(run, answer))
+        except UpstreamError as error:  # of the reading, not of the run: a task that has ended is not asked about again
+            if isinstance(error, UpstreamUnavailable | RateLimited) or _has_just_ended(run):
+                return working(run, f"The run is {run.status}, but its result could not be read: {error}.")
+            return ended(run, failed(error))
 
-    def _reply(self, run: TaskRun, answer: ResultAnswer) -> CallToolResult:
+    def _reply(self, run: TaskRun, result: TaskRunResult) -> CallToolResult:
         """What the tool that started the run would have returned."""
+        answer = page_of_result(GetResultArguments(id=run.run_id), result)
         spec_reply = self._specs.finished_reply(run, answer) if self._specs else None
         return spec_reply or finished_reply(answer)
 
@@ -115,12 +130,37 @@ async def _retrieved(task_id: str, call: Call) -> TaskRun:
         raise MCPError(INTERNAL_ERROR, error_text(error)) from error
 
 
+async def _result(run: TaskRun, call: Call) -> TaskRunResult:
+    """The result of a run that has ended.
+
+    Raises:
+        RunFailed: It has none.
+        UpstreamError: It could not be read, or is not there yet.
+    """
+    found = await read_result(run.run_id, call)
+    if isinstance(found, TaskRun):
+        raise UpstreamUnreadable(f"The API says that the run is {found.status}, and gives no result")
+    return found
+
+
+def _has_just_ended(run: TaskRun) -> bool:
+    age_s = seconds_between(run.modified_at, None)
+    return age_s is not None and age_s < RESULT_MAY_LAG_S
+
+
 async def _seen_at_once(run: TaskRun, call: Call) -> RunSnapshot | None:
     """What the stream of a run tells at once: how far it is. It stays open for the next look."""
     seen: RunSnapshot | None = None
-    with anyio.move_on_after(LOOK_S):
+    until = anyio.current_time() + LOOK_S
+    with suppress(ResearchError):  # the status is known: nothing more is needed
         async with call.watching_run(run.run_id, "") as snapshots:
-            async for seen in snapshots:
-                if seen.new_messages or seen.percent is not None or not seen.run.is_active:
-                    break
+            while (newer := await _next_by(until, snapshots)) is not None:
+                seen = newer
+                until = min(until, anyio.current_time() + REPLAY_PAUSE_S)
     return seen
+
+
+async def _next_by(deadline: float, snapshots: AsyncGenerator[RunSnapshot]) -> RunSnapshot | None:
+    with anyio.CancelScope(deadline=deadline):
+        return await anext(snapshots, None)
+    return None

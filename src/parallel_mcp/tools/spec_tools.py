@@ -29,7 +29,7 @@ from parallel_mcp.settings import Settings
 from parallel_mcp.tasks.creating import intent_for, is_dear
 from parallel_mcp.tasks.spec_files import Spec, fingerprint, read_specs
 from parallel_mcp.tasks.spec_schemas.publishing import published_output, without_nulls
-from parallel_mcp.tasks.specs import task_input
+from parallel_mcp.tasks.specs import TOOL_LABEL, task_input
 from parallel_mcp.tools.approval import (
     Approval,
     asking_about,
@@ -53,8 +53,6 @@ from parallel_mcp.tools.watching import LAST_LOOK_S
 
 LOOK_EVERY_S = 1.0
 MAX_DESCRIPTION_CHARS = 1_000
-TOOL_LABEL = "mcp_tool"
-"""In the metadata of a run: the tool that started it, so that any process can give its result in that tool's form."""
 _MISFIT = "The result does not fit the output schema of this tool, so it is given as text."
 
 _Value = TypeVar("_Value")

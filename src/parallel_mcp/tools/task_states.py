@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from parallel_mcp.tools.tasks import Started
 
 SHORTEST_POLL_S = 2.0
-LONGEST_POLL_S = 15.0
+LONGEST_POLL_S = 8.0  # the stream of a run that was looked at lingers for ten seconds
 MAX_MESSAGE_CHARS = 200
 
 
@@ -66,7 +66,7 @@ def progress_message(snapshot: RunSnapshot) -> str:
         facts.append(f"for {age_s} s" + (f" (usually {processor.usual_duration})" if processor else ""))
     if snapshot.sources_read is not None:
         facts.append(f"{snapshot.sources_read} sources read")
-    doing = f": {snapshot.new_messages[-1].text}" if snapshot.new_messages else ""
+    doing = f": {snapshot.latest.text}" if snapshot.latest else ""
     return one_line(", ".join(facts) + doing, MAX_MESSAGE_CHARS)
 
 
