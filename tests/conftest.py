@@ -3,10 +3,15 @@ from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import HealthCheck, settings
 from mcp import Client
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
 from tests.connecting import connected
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 @dataclass(frozen=True)

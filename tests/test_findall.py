@@ -502,7 +502,8 @@ async def test_nothing_is_bought_for_more_than_the_user_approved(upstream: Upstr
             await add_elsewhere(upstream, findall_id, "extend", EXTENSION, unseen=mode == MODERN)
         return ElicitResult(action="accept", content={"approve": True})
 
-    dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 15, "metadata": {"sim": "never latency=10"}}
+    slow = {"sim": "never latency=100000"}  # more matches would be another question
+    dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 15, "metadata": slow}
     settings = load_settings(
         {"base_url": upstream.url, "api_key": KEY, "ledger": "memory", "toolsets": TOOLSETS, "max_usd_per_hour": 0}
     )

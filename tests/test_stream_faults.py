@@ -428,7 +428,7 @@ async def test_watchers_that_are_told_to_wait_together_do_not_come_back_together
             for number in range(10, 30):
                 watching.start_soon(watch_twice, feeds, api, f"{RUN_ID}{number}")
 
-    pauses_s = [second - first for first, second in asked_at.values()]
+    pauses_s = [second - first for first, second, *_ in asked_at.values()]
     assert min(pauses_s) >= 1
     assert max(pauses_s) - min(pauses_s) > 0.1
 
