@@ -43,6 +43,7 @@ from tests.faults import (
     late,
     replace_body,
     reset_after_accept,
+    respond,
     respond_after_forward,
     stall,
 )
@@ -319,6 +320,25 @@ async def test_fifty_creates_at_once_cannot_overshoot_the_budget(upstream: Upstr
             creating.start_soon(client.call_tool, "create_task", arguments)
 
     assert upstream.simulator.accepted_runs == 10
+
+
+async def test_run_that_is_gone_answers_no_repeat(upstream: Upstream, tmp_path: Path) -> None:
+    """It was deleted, or was a simulator's; a repeat would lead to it again and again. A new one may only be late."""
+    ledger = tmp_path / "ledger.sqlite3"
+    gone = respond(404, b"{}")
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, ledger=str(ledger)) as client:
+            first = structured(await client.call_tool("create_task", NEVER))
+            proxy.add(ScriptedFault(method="GET", path=f"{RUNS}/{first['run_id']}", fault=gone, times=2))
+            late = structured(await client.call_tool("create_task", NEVER))
+            with sqlite3.connect(ledger) as db:
+                db.execute("UPDATE entries SET at = at - 61")
+            db.close()
+            second = structured(await client.call_tool("create_task", NEVER))
+
+    assert (late["run_id"], late["deduplicated"]) == (first["run_id"], True)
+    assert second["run_id"] != first["run_id"]
+    assert not second["deduplicated"]
 
 
 async def test_no_more_runs_than_allowed_are_active_at_once(upstream: Upstream) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import re
+import subprocess
+import sys
 import threading
 import time
 import warnings
+from typing import IO, cast
 
 import httpx
 import pytest
@@ -27,6 +31,28 @@ def test_leaving_the_block_ends_thread_and_sockets() -> None:
     assert "parallel-simulator" not in [thread.name for thread in threading.enumerate()]
     with pytest.raises(httpx.ConnectError):
         httpx.get(url)
+
+
+def test_command_serves_other_ids_each_time_unless_seeded() -> None:
+    """A ledger remembers the ids of an earlier simulator, and must not take a new run for an old one."""
+    first, second = (created_by_command() for _ in range(2))
+
+    assert first != second
+    assert created_by_command("--seed", "7") == created_by_command("--seed", "7")
+
+
+def created_by_command(*arguments: str) -> str:
+    """The id of the first run of a simulator in a process of its own."""
+    command = [sys.executable, "-m", "parallel_mcp", "simulate", "--port", "0", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        said = cast("IO[str]", process.stderr)
+        found = re.search(r"http://127\.0\.0\.1:[1-9]\d*", said.readline())
+        assert found
+        try:
+            return str(httpx.post(f"{found[0]}/v1/tasks/runs", json=NEVER, headers=KEY).json()["run_id"])
+        finally:
+            process.terminate()
+            said.read()
 
 
 def test_open_streams_and_waiting_results_do_not_hold_up_the_end() -> None:

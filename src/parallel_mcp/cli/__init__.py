@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--speed", type=float, default=1.0, help="how many times faster than the real API (default 1)"
     )
-    simulate.add_argument("--seed", type=int, default=0, help="same seed, same ids, texts and durations (default 0)")
+    simulate.add_argument(
+        "--seed", type=int, help="same seed, same ids, texts and durations (default: another each time)"
+    )
     _add_specs(commands.add_parser("specs", help="check task specs, or draft one", allow_abbrev=False))
     return parser
 

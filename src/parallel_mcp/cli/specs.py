@@ -64,7 +64,8 @@ def _lines_of(report: SpecReport) -> list[str]:
 
 def _new(intent: str, out: Path | None, settings: Settings) -> int:
     if out is not None and (out.suffix != ".json" or out.exists()):
-        say("parallel-mcp specs: --out names a new file that ends with .json")
+        wrong = "that file exists already" if out.exists() else "--out names a new file that ends with .json"
+        say(f"parallel-mcp specs: {wrong}")
         return WRONG_USAGE
     if settings.api_key is None:
         say(f"{env_name('api_key')} is not set, so nothing was sent. Keys are made at {PLATFORM_URL}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import socket
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import uvicorn
@@ -35,13 +35,17 @@ def serving(simulator: Simulator, host: str = "127.0.0.1", port: int = 0) -> Gen
             thread.join()
 
 
-def run(config: SimulatorConfig, host: str, port: int) -> None:
+def run(config: SimulatorConfig, host: str, port: int, announce: Callable[[str], None]) -> None:
     """Serve a new simulator until the process is told to stop; an interrupt is raised again afterwards.
+
+    `announce` is called with its base URL once that can be connected to.
 
     Raises:
         OSError: The address cannot be listened on.
     """
     with _listener(host, port) as listener:
+        listener.listen()
+        announce(f"http://{host}:{listener.getsockname()[1]}")
         uvicorn.Server(_settings(Simulator(config))).run([listener])
 
 

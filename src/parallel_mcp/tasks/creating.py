@@ -21,6 +21,7 @@ from parallel_mcp.api.models import RunStateEvent, TaskGroup, TaskRun, TaskRunIn
 from parallel_mcp.errors import (
     IdempotencyConflict,
     LedgerUnavailable,
+    NotFound,
     NotSent,
     OutcomeUnknown,
     OverBudget,
@@ -54,6 +55,7 @@ OTHER_PROCESS_S = 20.0  # how long to wait for a create that another process has
 LONGEST_CREATE_S = 60.0  # after that, the process that had it on its way must have died
 SETTLE_AGAIN_S = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 120.0, 240.0)
 READ_BACK_TIMEOUT_S = 15.0
+SHOWN_WITHIN_S = 60.0  # a new run may be unknown to a machine upstream for a moment, not for longer
 NOTE_S = 0.3
 ACTIVE_FACTOR = 1.25
 NOTHING_NEW = Limits(usd_per_hour=1e-6)  # a limit that no price fits in: only what exists already is answered
@@ -255,7 +257,7 @@ class Creator:
         """
         match await self.begun(intent, NOTHING_NEW, frozenset()):
             case Known(entry=entry, by_key=False) if entry.state == "created":
-                return (await _retrieved(api, entry.handle, entry.processor)).is_active
+                return (await _remembered(api, entry)).is_active
             case begun:
                 return isinstance(begun, Known | KeyConflict)
 
@@ -444,7 +446,7 @@ class Creator:
         if settled is None or settled.state == "failed":
             return None
         if settled.state == "created":
-            return await _retrieved(api, settled.handle, settled.processor)
+            return await _remembered(api, settled)
         if settled.group_id and (run_id := await _run_in_group(api, settled.group_id)):
             await self.ledger.settle(settled.entry_id, "created", run_id)
             return await _retrieved(api, run_id, settled.processor)
@@ -477,13 +479,29 @@ async def _run_in_group(api: ParallelApi, group_id: str) -> str:
     return ""
 
 
+async def _remembered(api: ParallelApi, entry: Entry) -> TaskRun:
+    """The state of a run that an entry names. One that the API does not know, though it had time to, is gone."""
+    try:
+        return await api.retrieve_run(entry.handle)
+    except NotFound:
+        is_gone = entry.age_s > SHOWN_WITHIN_S
+        return _unread(entry.handle, entry.processor, "not_found" if is_gone else "queued", is_active=not is_gone)
+    except UpstreamError as error:
+        logger.info("A known run could not be read: %s", error)
+        return _unread(entry.handle, entry.processor)
+
+
 async def _retrieved(api: ParallelApi, run_id: str, processor: str) -> TaskRun:
     """The state of a run that is known to exist. One that cannot be read just now counts as active: it is not lost."""
     try:
         return await api.retrieve_run(run_id)
     except UpstreamError as error:
         logger.info("A known run could not be read: %s", error)
-        return TaskRun(run_id=run_id, interaction_id=run_id, status="queued", is_active=True, processor=processor)
+        return _unread(run_id, processor)
+
+
+def _unread(run_id: str, processor: str, status: str = "queued", *, is_active: bool = True) -> TaskRun:
+    return TaskRun(run_id=run_id, interaction_id=run_id, status=status, is_active=is_active, processor=processor)
 
 
 def is_dear(price_usd: float, settings: Settings) -> bool:

@@ -32,8 +32,6 @@ _OTHER_NAMES = {
     "task": ("input",),
     "queries": ("search_queries",),
     "url": ("urls",),
-    "run_id": ("id", "ids"),
-    "task_id": ("id", "ids"),
     "schema": ("output_schema",),
     "model": ("processor",),
 }
@@ -79,7 +77,8 @@ def refuse_unknown(known: Sequence[str], given: Mapping[str, Any]) -> None:
     """
     for name in given:
         if name not in known:
-            meant = [other for other in _OTHER_NAMES.get(name, ()) if other in known]
+            others = ("id", "ids") if name.endswith("_id") else _OTHER_NAMES.get(name, ())
+            meant = [other for other in others if other in known]
             nearest = meant or difflib.get_close_matches(name[:64], known, n=1, cutoff=0.4)
             advice = f"did you mean `{nearest[0]}`?" if nearest else f"the arguments are {', '.join(known)}."
             raise InvalidArguments(f"`{one_line(name, 40)}` is not an argument of this tool; {advice}")

@@ -24,7 +24,8 @@ MAX_MESSAGE_CHARS = 200
 def started_task(started: Started) -> TaskStarted:
     """The answer of a tool that has started a run for a client that takes tasks."""
     remarks = f" {started.remarks}" if started.warnings else ""
-    return TaskStarted(content=[], task=working(started.run, started.headline + remarks))
+    message = f"{started.headline} It cannot be cancelled.{remarks}"
+    return TaskStarted(content=[], task=working(started.run, message))
 
 
 def working(run: TaskRun, message: str) -> Task:
