@@ -522,17 +522,60 @@ async def test_one_connection_subscribes_to_so_much_only(upstream: Upstream) -> 
 
 async def test_streams_are_bounded(upstream: Upstream) -> None:
     """Each holds a connection open, and anybody who reaches the server can ask for one."""
+    runs = ["parallel://runs"]
     async with connected("memory", upstream.url) as client, AsyncExitStack() as streams_open:
         with anyio.fail_after(PATIENCE_S):
-            async with client.listen(resource_subscriptions=["parallel://runs"]):
+            async with client.listen(resource_subscriptions=runs):
                 for _ in range(511):
-                    await streams_open.enter_async_context(client.listen())
-                with pytest.raises(MCPError, match="512 streams"):
-                    await streams_open.enter_async_context(client.listen())
+                    await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
+                with pytest.raises(MCPError, match="512 streams") as refusal:
+                    await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
             while True:  # the server hears of the one that has left when it hears of it
                 with suppress(MCPError):
-                    await streams_open.enter_async_context(client.listen())
+                    await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
                     break
+
+    assert refusal.value.error.code == -32010
+
+
+async def test_one_caller_leaves_streams_for_others(upstream: Upstream) -> None:
+    """Over HTTP a server has many callers; one whose client opens streams in a loop must not shut the others out."""
+    runs, mine = ["parallel://runs"], Heard()
+    with serving_http(load_settings({"base_url": upstream.url, "ledger": "memory"})) as address:
+        async with (
+            http_client(address, KEY) as client,
+            http_client(address, "other") as other,
+            AsyncExitStack() as streams_open,
+        ):
+            with anyio.fail_after(PATIENCE_S):
+                for _ in range(32):
+                    await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
+                with pytest.raises(MCPError, match="end one first") as refusal:
+                    await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
+                async with hearing(other, MODERN, mine, runs):
+                    await create(other, "never")
+                    await mine.times("parallel://runs", 1)
+
+    assert refusal.value.error.code == -32010
+
+
+async def test_stream_that_can_tell_nothing_more_ends_in_order(upstream: Upstream) -> None:
+    """It would hold one of the places for ever; its client knows from the result that nothing was lost."""
+    heard = Heard()
+    async with connected("http", upstream.url) as client:
+        run_id = await create(client, "never")
+        report = f"{status_uri(run_id)}/report.md"
+        with anyio.fail_after(PATIENCE_S):
+            for asked in ([], [status_uri("trun_nobody"), "file:///etc/passwd"]):
+                async with client.listen(tools_list_changed=True, resource_subscriptions=asked) as updates:
+                    await heard.listen(updates)  # raises SubscriptionLost if it is cut off
+                    assert updates.honored.model_dump(exclude_none=True) == {}
+            async with client.listen(resource_subscriptions=[status_uri(run_id), report]) as updates:
+                upstream.simulator.finish(run_id)
+                await heard.listen(updates)
+
+    assert heard.uris.count(report) == 1
+    assert heard.uris.count(status_uri(run_id)) in (1, 2)  # the start, if it comes before the end
 
 
 # ---- clients that do not read, and servers that end
