@@ -445,6 +445,28 @@ async def test_subscribers_of_a_run_share_one_upstream_stream(
     assert streams(proxy) == 1
 
 
+async def test_many_queued_runs_are_looked_at_in_turn(upstream: Upstream, proxy: FaultyProxy) -> None:
+    """Their streams do not tell when they start; a request a second for each is more than the API likes."""
+    async with connected("memory", proxy.url) as client:
+        runs = [
+            await create(client, "never latency=900000 queue=90000", input=f"Question {number}") for number in range(30)
+        ]
+        paths = {f"/v1/tasks/runs/{run_id}" for run_id in runs}
+
+        def looks() -> list[str]:
+            return [request.path for request in proxy.requests if request.path in paths]
+
+        async with client.listen(resource_subscriptions=list(map(status_uri, runs))) as updates:
+            assert len(updates.honored.resource_subscriptions or ()) == 30
+            before, started = len(looks()), anyio.current_time()
+            await proxy.wait_for(lambda: len(looks()) >= before + 40, timeout_s=PATIENCE_S)
+            lasted_s = anyio.current_time() - started
+            looked_at = set(looks()[before:])
+
+    assert lasted_s > 6  # five a second, and five more at first
+    assert looked_at == paths
+
+
 async def test_unsubscribing_ends_the_watch_and_the_news(upstream: Upstream, proxy: FaultyProxy) -> None:
     """As does leaving the connection."""
     heard = Heard()
