@@ -32,9 +32,11 @@ from mcp.types import (
     UnsubscribeRequestParams,
 )
 
-from parallel_mcp.server import build_server
+from parallel_mcp.resources.definition import ResourceDefinition
+from parallel_mcp.server import ParallelServer, build_server
 from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
+from parallel_mcp.tools.call import Call
 from tests.bare_client import META
 from tests.conftest import Upstream
 from tests.connecting import (
@@ -49,7 +51,7 @@ from tests.connecting import (
     stdio_server,
     structured,
 )
-from tests.faults import FaultyProxy, ScriptedFault, faulty, respond, stall
+from tests.faults import FaultyProxy, ScriptedFault, faulty, late, respond, stall
 from tests.test_leaving import streams
 from tests.test_slow_readers import serving_through_narrow_sockets
 
@@ -374,6 +376,77 @@ async def test_resource_that_cannot_be_read_is_not_subscribed_to(upstream: Upstr
             assert refusal.value.error.code == -32602
             assert refusal.value.error.data == {"uri": uri}
             await unsubscribe(client, uri)
+
+
+async def test_who_subscribes_while_another_request_for_it_is_undecided_gets_the_same_answer(
+    upstream: Upstream, proxy: FaultyProxy
+) -> None:
+    """A client that is told yes, and then nothing because the other one was told no, would wait for ever."""
+    unknown = status_uri("trun_nobody")
+    proxy.add(ScriptedFault(method="GET", path="/v1/tasks/runs/trun_nobody.*", fault=late(0.5), times=None))
+    refusals: list[str] = []
+
+    async def be_refused() -> None:
+        try:
+            await subscribe(client, unknown)
+        except MCPError as refusal:
+            refusals.append(refusal.error.message)
+
+    async with connected("memory", proxy.url, mode=LEGACY) as client, anyio.create_task_group() as asking:
+        for _ in range(3):
+            asking.start_soon(be_refused)
+
+    assert len(refusals) == 3
+    assert all("not_found" in refusal for refusal in refusals)
+
+
+async def test_who_subscribes_while_another_request_leaves_is_subscribed_all_the_same(
+    upstream: Upstream, proxy: FaultyProxy
+) -> None:
+    """One part of a client that gives up must not take the news from another."""
+    heard = Heard()
+    async with client_of("memory", proxy.url, LEGACY, heard) as client, anyio.create_task_group() as asking:
+        run_id = await create(client, "never queue=0")
+        report = f"{status_uri(run_id)}/report.md"
+        proxy.add(ScriptedFault(method="GET", path=f"/v1/tasks/runs/{run_id}/events", fault=late(1.5)))
+
+        async def leave_soon() -> None:
+            with anyio.move_on_after(0.5):
+                await subscribe(client, report)
+
+        asking.start_soon(leave_soon)
+        await proxy.wait_for(lambda: streams(proxy) == 1)
+        await subscribe(client, report)
+        upstream.simulator.finish(run_id)
+        await heard.times(report, 1)
+
+
+async def test_fault_of_the_server_is_no_subscription() -> None:
+    """Whatever it is: a client that is told yes relies on it."""
+    with serving(Simulator()) as url:
+        settings = load_settings({"base_url": url, "ledger": "memory", "api_key": KEY})
+        server = ParallelServer(
+            tools=[], offered_resources=[faulty_resource()], lifespan=build_server(settings).settings.lifespan
+        )
+        async with Client(server, mode=LEGACY) as client:
+            with pytest.raises(MCPError, match="fault in this server") as refusal:
+                await subscribe(client, "test://faulty")
+
+    assert refusal.value.error.code == -32603
+
+
+def faulty_resource() -> ResourceDefinition:
+    """One whose changes cannot be followed, for no reason that anybody has thought of."""
+
+    async def read_text(call: Call) -> str:
+        return ""
+
+    @asynccontextmanager
+    async def follow(call: Call) -> AsyncGenerator[AsyncGenerator[float]]:
+        raise RuntimeError
+        yield  # pyright: ignore[reportUnreachable]
+
+    return ResourceDefinition("test://faulty", "faulty", "Faulty", "", "text/plain", read_text, follow)
 
 
 async def test_legacy_client_over_http_is_told_that_it_cannot_subscribe(upstream: Upstream) -> None:
