@@ -353,6 +353,39 @@ async def test_only_what_the_caller_may_read_is_honoured() -> None:
     assert honoured == [[status_uri(run_id), "parallel://runs"], ["parallel://runs"]]
 
 
+async def test_run_of_another_key_is_an_unknown_resource() -> None:
+    """An id may leak; what happens to the run is its owner's matter, also where the same process follows it already."""
+    theirs = Heard()
+    simulator = Simulator(SimulatorConfig(speed=60, api_keys=frozenset({KEY, "other"})))
+    with serving(simulator) as url, serving_http(load_settings({"base_url": url, "ledger": "memory"})) as address:
+        async with (
+            http_client(address, KEY) as owner,
+            http_client(address, "other") as stranger,
+            connected("memory", url, key="other", mode=LEGACY) as legacy_stranger,
+        ):
+            run_id = await create(owner, "never")
+            async with hearing(owner, MODERN, Heard(), [status_uri(run_id)]):
+                async with stranger.listen(resource_subscriptions=[status_uri(run_id)]) as updates:
+                    assert updates.honored.model_dump(exclude_none=True) == {}
+                    await theirs.listen(updates)
+                with pytest.raises(MCPError, match="not_found") as refusal:
+                    await subscribe(legacy_stranger, status_uri(run_id))
+
+    assert refusal.value.error.code == -32602
+    assert theirs.uris == []
+
+
+async def test_page_which_never_changes_can_be_subscribed_to(upstream: Upstream) -> None:
+    """It is listed like the others; whoever subscribes to all that is listed must not be told that it is unknown."""
+    async with connected("memory", upstream.url) as modern, connected("memory", upstream.url, mode=LEGACY) as legacy:
+        (page,) = [str(one.uri) for one in (await modern.list_resources()).resources if one.uri.startswith("ui://")]
+        async with modern.listen(resource_subscriptions=[page]) as updates:
+            assert updates.honored.resource_subscriptions == [page]
+        for _ in range(2):
+            await subscribe(legacy, page)
+        await unsubscribe(legacy, page)
+
+
 async def honoured_of(client: Client, uris: list[str]) -> list[str] | None:
     """What a listener that asks for everything is promised: of a server without specs, resources only."""
     async with client.listen(
