@@ -32,9 +32,11 @@ from mcp.types import (
     UnsubscribeRequestParams,
 )
 
-from parallel_mcp.server import build_server
+from parallel_mcp.resources.definition import ResourceDefinition
+from parallel_mcp.server import ParallelServer, build_server
 from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
+from parallel_mcp.tools.call import Call
 from tests.bare_client import META
 from tests.conftest import Upstream
 from tests.connecting import (
@@ -49,7 +51,7 @@ from tests.connecting import (
     stdio_server,
     structured,
 )
-from tests.faults import FaultyProxy, ScriptedFault, faulty, respond, stall
+from tests.faults import FaultyProxy, ScriptedFault, faulty, late, respond, stall
 from tests.test_leaving import streams
 from tests.test_slow_readers import serving_through_narrow_sockets
 
@@ -351,6 +353,39 @@ async def test_only_what_the_caller_may_read_is_honoured() -> None:
     assert honoured == [[status_uri(run_id), "parallel://runs"], ["parallel://runs"]]
 
 
+async def test_run_of_another_key_is_an_unknown_resource() -> None:
+    """An id may leak; what happens to the run is its owner's matter, also where the same process follows it already."""
+    theirs = Heard()
+    simulator = Simulator(SimulatorConfig(speed=60, api_keys=frozenset({KEY, "other"})))
+    with serving(simulator) as url, serving_http(load_settings({"base_url": url, "ledger": "memory"})) as address:
+        async with (
+            http_client(address, KEY) as owner,
+            http_client(address, "other") as stranger,
+            connected("memory", url, key="other", mode=LEGACY) as legacy_stranger,
+        ):
+            run_id = await create(owner, "never")
+            async with hearing(owner, MODERN, Heard(), [status_uri(run_id)]):
+                async with stranger.listen(resource_subscriptions=[status_uri(run_id)]) as updates:
+                    assert updates.honored.model_dump(exclude_none=True) == {}
+                    await theirs.listen(updates)
+                with pytest.raises(MCPError, match="not_found") as refusal:
+                    await subscribe(legacy_stranger, status_uri(run_id))
+
+    assert refusal.value.error.code == -32602
+    assert theirs.uris == []
+
+
+async def test_page_which_never_changes_can_be_subscribed_to(upstream: Upstream) -> None:
+    """It is listed like the others; whoever subscribes to all that is listed must not be told that it is unknown."""
+    async with connected("memory", upstream.url) as modern, connected("memory", upstream.url, mode=LEGACY) as legacy:
+        (page,) = [str(one.uri) for one in (await modern.list_resources()).resources if one.uri.startswith("ui://")]
+        async with modern.listen(resource_subscriptions=[page]) as updates:
+            assert updates.honored.resource_subscriptions == [page]
+        for _ in range(2):
+            await subscribe(legacy, page)
+        await unsubscribe(legacy, page)
+
+
 async def honoured_of(client: Client, uris: list[str]) -> list[str] | None:
     """What a listener that asks for everything is promised: of a server without specs, resources only."""
     async with client.listen(
@@ -374,6 +409,77 @@ async def test_resource_that_cannot_be_read_is_not_subscribed_to(upstream: Upstr
             assert refusal.value.error.code == -32602
             assert refusal.value.error.data == {"uri": uri}
             await unsubscribe(client, uri)
+
+
+async def test_who_subscribes_while_another_request_for_it_is_undecided_gets_the_same_answer(
+    upstream: Upstream, proxy: FaultyProxy
+) -> None:
+    """A client that is told yes, and then nothing because the other one was told no, would wait for ever."""
+    unknown = status_uri("trun_nobody")
+    proxy.add(ScriptedFault(method="GET", path="/v1/tasks/runs/trun_nobody.*", fault=late(0.5), times=None))
+    refusals: list[str] = []
+
+    async def be_refused() -> None:
+        try:
+            await subscribe(client, unknown)
+        except MCPError as refusal:
+            refusals.append(refusal.error.message)
+
+    async with connected("memory", proxy.url, mode=LEGACY) as client, anyio.create_task_group() as asking:
+        for _ in range(3):
+            asking.start_soon(be_refused)
+
+    assert len(refusals) == 3
+    assert all("not_found" in refusal for refusal in refusals)
+
+
+async def test_who_subscribes_while_another_request_leaves_is_subscribed_all_the_same(
+    upstream: Upstream, proxy: FaultyProxy
+) -> None:
+    """One part of a client that gives up must not take the news from another."""
+    heard = Heard()
+    async with client_of("memory", proxy.url, LEGACY, heard) as client, anyio.create_task_group() as asking:
+        run_id = await create(client, "never queue=0")
+        report = f"{status_uri(run_id)}/report.md"
+        proxy.add(ScriptedFault(method="GET", path=f"/v1/tasks/runs/{run_id}/events", fault=late(1.5)))
+
+        async def leave_soon() -> None:
+            with anyio.move_on_after(0.5):
+                await subscribe(client, report)
+
+        asking.start_soon(leave_soon)
+        await proxy.wait_for(lambda: streams(proxy) == 1)
+        await subscribe(client, report)
+        upstream.simulator.finish(run_id)
+        await heard.times(report, 1)
+
+
+async def test_fault_of_the_server_is_no_subscription() -> None:
+    """Whatever it is: a client that is told yes relies on it."""
+    with serving(Simulator()) as url:
+        settings = load_settings({"base_url": url, "ledger": "memory", "api_key": KEY})
+        server = ParallelServer(
+            tools=[], offered_resources=[faulty_resource()], lifespan=build_server(settings).settings.lifespan
+        )
+        async with Client(server, mode=LEGACY) as client:
+            with pytest.raises(MCPError, match="fault in this server") as refusal:
+                await subscribe(client, "test://faulty")
+
+    assert refusal.value.error.code == -32603
+
+
+def faulty_resource() -> ResourceDefinition:
+    """One whose changes cannot be followed, for no reason that anybody has thought of."""
+
+    async def read_text(call: Call) -> str:
+        return ""
+
+    @asynccontextmanager
+    async def follow(call: Call) -> AsyncGenerator[AsyncGenerator[float]]:
+        raise RuntimeError
+        yield  # pyright: ignore[reportUnreachable]
+
+    return ResourceDefinition("test://faulty", "faulty", "Faulty", "", "text/plain", read_text, follow)
 
 
 async def test_legacy_client_over_http_is_told_that_it_cannot_subscribe(upstream: Upstream) -> None:
@@ -443,6 +549,28 @@ async def test_subscribers_of_a_run_share_one_upstream_stream(
 
     assert len(ended) == subscribers
     assert streams(proxy) == 1
+
+
+async def test_many_queued_runs_are_looked_at_in_turn(upstream: Upstream, proxy: FaultyProxy) -> None:
+    """Their streams do not tell when they start; a request a second for each is more than the API likes."""
+    async with connected("memory", proxy.url) as client:
+        runs = [
+            await create(client, "never latency=900000 queue=90000", input=f"Question {number}") for number in range(30)
+        ]
+        paths = {f"/v1/tasks/runs/{run_id}" for run_id in runs}
+
+        def looks() -> list[str]:
+            return [request.path for request in proxy.requests if request.path in paths]
+
+        async with client.listen(resource_subscriptions=list(map(status_uri, runs))) as updates:
+            assert len(updates.honored.resource_subscriptions or ()) == 30
+            before, started = len(looks()), anyio.current_time()
+            await proxy.wait_for(lambda: len(looks()) >= before + 40, timeout_s=PATIENCE_S)
+            lasted_s = anyio.current_time() - started
+            looked_at = set(looks()[before:])
+
+    assert lasted_s > 6  # five a second, and five more at first
+    assert looked_at == paths
 
 
 async def test_unsubscribing_ends_the_watch_and_the_news(upstream: Upstream, proxy: FaultyProxy) -> None:
@@ -522,17 +650,60 @@ async def test_one_connection_subscribes_to_so_much_only(upstream: Upstream) -> 
 
 async def test_streams_are_bounded(upstream: Upstream) -> None:
     """Each holds a connection open, and anybody who reaches the server can ask for one."""
+    runs = ["parallel://runs"]
     async with connected("memory", upstream.url) as client, AsyncExitStack() as streams_open:
         with anyio.fail_after(PATIENCE_S):
-            async with client.listen(resource_subscriptions=["parallel://runs"]):
+            async with client.listen(resource_subscriptions=runs):
                 for _ in range(511):
-                    await streams_open.enter_async_context(client.listen())
-                with pytest.raises(MCPError, match="512 streams"):
-                    await streams_open.enter_async_context(client.listen())
+                    await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
+                with pytest.raises(MCPError, match="512 streams") as refusal:
+                    await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
             while True:  # the server hears of the one that has left when it hears of it
                 with suppress(MCPError):
-                    await streams_open.enter_async_context(client.listen())
+                    await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
                     break
+
+    assert refusal.value.error.code == -32010
+
+
+async def test_one_caller_leaves_streams_for_others(upstream: Upstream) -> None:
+    """Over HTTP a server has many callers; one whose client opens streams in a loop must not shut the others out."""
+    runs, mine = ["parallel://runs"], Heard()
+    with serving_http(load_settings({"base_url": upstream.url, "ledger": "memory"})) as address:
+        async with (
+            http_client(address, KEY) as client,
+            http_client(address, "other") as other,
+            AsyncExitStack() as streams_open,
+        ):
+            with anyio.fail_after(PATIENCE_S):
+                for _ in range(32):
+                    await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
+                with pytest.raises(MCPError, match="end one first") as refusal:
+                    await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
+                async with hearing(other, MODERN, mine, runs):
+                    await create(other, "never")
+                    await mine.times("parallel://runs", 1)
+
+    assert refusal.value.error.code == -32010
+
+
+async def test_stream_that_can_tell_nothing_more_ends_in_order(upstream: Upstream) -> None:
+    """It would hold one of the places for ever; its client knows from the result that nothing was lost."""
+    heard = Heard()
+    async with connected("http", upstream.url) as client:
+        run_id = await create(client, "never")
+        report = f"{status_uri(run_id)}/report.md"
+        with anyio.fail_after(PATIENCE_S):
+            for asked in ([], [status_uri("trun_nobody"), "file:///etc/passwd"]):
+                async with client.listen(tools_list_changed=True, resource_subscriptions=asked) as updates:
+                    await heard.listen(updates)  # raises SubscriptionLost if it is cut off
+                    assert updates.honored.model_dump(exclude_none=True) == {}
+            async with client.listen(resource_subscriptions=[status_uri(run_id), report]) as updates:
+                upstream.simulator.finish(run_id)
+                await heard.listen(updates)
+
+    assert heard.uris.count(report) == 1
+    assert heard.uris.count(status_uri(run_id)) in (1, 2)  # the start, if it comes before the end
 
 
 # ---- clients that do not read, and servers that end

@@ -51,12 +51,13 @@ def resource_updates(definitions: Sequence[ResourceDefinition]) -> Source:
 
 
 def resource_topic(uri: str, definitions: Sequence[ResourceDefinition], call: Call) -> Topic | None:
-    """The updates of one resource; None if there is none at that address, or none that changes."""
-    match resource_at(uri, definitions):
-        case ResourceDefinition(follow=follow), variables if follow is not None:
-            return Topic("resourceSubscriptions", uri, partial(_updates, uri, partial(follow, call, **variables)))
-        case _:
-            return None
+    """The updates of one resource; None if there is none at that address."""
+    found = resource_at(uri, definitions)
+    if found is None:
+        return None
+    definition, variables = found
+    follow = partial(definition.follow, call, **variables) if definition.follow is not None else _never_changes
+    return Topic("resourceSubscriptions", uri, partial(_updates, uri, follow))
 
 
 def task_updates(tasks: TaskSource) -> Source:
@@ -77,6 +78,16 @@ def task_updates(tasks: TaskSource) -> Source:
 async def _tools_changed(told: AsyncGenerator[None]) -> AsyncGenerator[News]:
     async for _ in told:
         yield News(TOOLS_CHANGED)
+
+
+@asynccontextmanager
+async def _never_changes() -> AsyncGenerator[AsyncGenerator[float]]:
+    yield _nothing()
+
+
+async def _nothing() -> AsyncGenerator[float]:
+    return
+    yield
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 from mcp.server.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp.shared.exceptions import MCPError
-from mcp.types import INTERNAL_ERROR, INVALID_REQUEST, Notification, ServerNotification, SubscriptionsListenResult
+from mcp.types import INVALID_REQUEST, Notification, ServerNotification, SubscriptionsListenResult
 
 from parallel_mcp.listening.filters import ACKNOWLEDGED, asked_in, granted
 from parallel_mcp.listening.outbox import Outbox
@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from mcp.server.session import ServerSession
     from mcp.types import SubscriptionFilter
 
-MAX_STREAMS = 512  # a stream lasts as long as its client; each costs an open connection and a few tasks
+MAX_STREAMS = 512  # a stream may last as long as its client; each costs an open connection and a few tasks
+MAX_STREAMS_OF_OWNER = 32  # over HTTP, where one caller must leave room for others; a client needs one
 MAX_TOPICS = 100  # of a stream; what is asked for beyond is not honoured
 LAST_SEND_S = 1.0  # for a client that does not read when the server ends
+TOO_MANY_STREAMS = -32010  # of the codes that are left to servers: the request is right, and may succeed later
 
 
 class Message(Notification[dict[str, Any], str]):
@@ -39,7 +41,8 @@ class Streams:
     async def serve(
         self, ctx: ServerRequestContext[App], notifications: SubscriptionFilter
     ) -> SubscriptionsListenResult:
-        """Serve one stream, with the key of its own request, until the client leaves or the server ends.
+        """Serve one stream, with the key of its own request, until there will be no more to tell, the client leaves or
+        the server ends.
 
         Source: basic/patterns/subscriptions of the 2026-07-28 revision. First the acknowledgement of what is honoured;
         every notification with the id of the request; at an end by the server, and only then, the result.
@@ -49,11 +52,10 @@ class Streams:
         """
         if ctx.request_id is None:
             raise MCPError(INVALID_REQUEST, "subscriptions/listen needs a request id")
-        if len(self._open) >= MAX_STREAMS:
-            raise MCPError(INTERNAL_ERROR, f"{MAX_STREAMS} streams are open here, and no more are possible now")
         asked, call = asked_in(notifications), call_of(ctx)
+        stream = _Stream(ctx, call.owner if ctx.request is not None else "")
+        self._check_room_for(stream)
         topics = [topic for source in self._sources for topic in source(asked, call)][:MAX_TOPICS]
-        stream = _Stream(ctx)
         self._open.add(stream)
         try:
             with stream.scope:
@@ -65,6 +67,19 @@ class Streams:
             self._open.discard(stream)
         return SubscriptionsListenResult(_meta=stream.meta)
 
+    def _check_room_for(self, stream: _Stream) -> None:
+        if len(self._open) >= MAX_STREAMS:
+            raise MCPError(
+                TOO_MANY_STREAMS,
+                f"This server has {MAX_STREAMS} streams open, which is all it may have: try again later",
+            )
+        if stream.owner and sum(one.owner == stream.owner for one in self._open) >= MAX_STREAMS_OF_OWNER:
+            raise MCPError(
+                TOO_MANY_STREAMS,
+                f"{MAX_STREAMS_OF_OWNER} streams are open with this key, which is all it may have here: "
+                f"end one first, or ask for more on one, which takes up to {MAX_TOPICS} resources",
+            )
+
     def close(self) -> None:
         """Let all streams say what is still unsent, within a second, and end in order."""
         for stream in self._open:
@@ -73,9 +88,13 @@ class Streams:
 
 
 class _Stream:
-    """One client that listens. It is waited for at each send: nobody else waits for this stream."""
+    """One client that listens. It is waited for at each send: nobody else waits for this stream.
 
-    def __init__(self, ctx: ServerRequestContext[App]) -> None:
+    `owner` is empty on a connection of its own, where there is nobody to leave room for.
+    """
+
+    def __init__(self, ctx: ServerRequestContext[App], owner: str) -> None:
+        self.owner = owner
         self.outbox = Outbox()
         self.scope = anyio.CancelScope()
         self.meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}

@@ -59,40 +59,64 @@ Source = Callable[["Asked", "Call"], Iterable[Topic]]
 async def following(topics: Sequence[Topic], outbox: Outbox) -> AsyncGenerator[list[Topic]]:
     """Follow topics while the block lasts, and put their news into the outbox; gives those that can be followed.
 
-    What cannot be read within five seconds is not followed: the client waits meanwhile, and is told so.
+    What cannot be read within five seconds is not followed: the client waits meanwhile, and is told so. The outbox is
+    closed once none of them can have news any more, which is at once if none can be followed.
     """
-    honoured: set[Topic] = set()
-    undecided = set(topics)
-    decided = anyio.Event()
-
-    def decide(topic: Topic) -> bool:
-        """Whether that came in time."""
-        if topic not in undecided:
-            return False
-        undecided.remove(topic)
-        if not undecided:
-            decided.set()
-        return True
-
-    async def follow(topic: Topic) -> None:
-        try:
-            async with topic.follow() as news, aclosing(news):
-                if decide(topic):
-                    honoured.add(topic)
-                    async for one in news:
-                        outbox.put(topic, one)
-        except (ResearchError, MCPError) as error:
-            logger.info("%s is not followed: %s", topic.kind, error)
-        except Exception:  # a fault of ours, in a task of its own: the other topics go on
-            logger.exception("A topic cannot be followed because of a fault in this server")
-        decide(topic)
-
+    follower = _Follower(topics, outbox)
     async with anyio.create_task_group() as tasks:
         for topic in topics:
-            tasks.start_soon(follow, topic)
-        if topics:
-            with anyio.move_on_after(HONOURED_WITHIN_S):
-                await decided.wait()
-        undecided.clear()
-        yield [topic for topic in topics if topic in honoured]
+            tasks.start_soon(follower.follow, topic)
+        yield await follower.honoured()
         tasks.cancel_scope.cancel()
+
+
+class _Follower:
+    """The topics of one client, while they are followed."""
+
+    def __init__(self, topics: Sequence[Topic], outbox: Outbox) -> None:
+        self._topics = topics
+        self._outbox = outbox
+        self._undecided = set(topics)
+        self._honoured: set[Topic] = set()
+        self._going_on: set[Topic] = set()
+        self._decided = anyio.Event()
+        if not topics:
+            self._decided.set()
+
+    async def honoured(self) -> list[Topic]:
+        """Those that can be followed, as soon as that is known of all, or the time for it is over."""
+        with anyio.move_on_after(HONOURED_WITHIN_S):
+            await self._decided.wait()
+        self._undecided.clear()
+        self._close_if_nothing_goes_on()
+        return [topic for topic in self._topics if topic in self._honoured]
+
+    async def follow(self, topic: Topic) -> None:
+        """Put the news of one into the outbox until there will be no more; whatever fails, the others go on."""
+        try:
+            async with topic.follow() as news, aclosing(news):
+                if topic in self._undecided:
+                    self._honour(topic)
+                    async for one in news:
+                        self._outbox.put(topic, one)
+        except (ResearchError, MCPError) as error:
+            logger.info("%s is not followed: %s", topic.kind, error)
+        except Exception:  # a fault of ours, in a task of its own
+            logger.exception("A topic cannot be followed because of a fault in this server")
+        self._going_on.discard(topic)
+        self._decide(topic)
+
+    def _honour(self, topic: Topic) -> None:
+        self._honoured.add(topic)
+        self._going_on.add(topic)
+        self._decide(topic)
+
+    def _decide(self, topic: Topic) -> None:
+        self._undecided.discard(topic)
+        if not self._undecided:
+            self._decided.set()
+        self._close_if_nothing_goes_on()
+
+    def _close_if_nothing_goes_on(self) -> None:
+        if not self._undecided and not self._going_on:
+            self._outbox.close()

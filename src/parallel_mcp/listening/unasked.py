@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from mcp.shared.exceptions import MCPError
-from mcp.types import INVALID_PARAMS
+from mcp.types import INTERNAL_ERROR, INVALID_PARAMS
 
 from parallel_mcp.errors import ResearchError, UpstreamUnavailable
 from parallel_mcp.listening.outbox import Outbox
@@ -46,22 +46,21 @@ class Subscriptions:
         """Tell the client the news of a resource until there will be no more, or it unsubscribes. Twice is once.
 
         Raises:
-            MCPError: There are too many.
+            MCPError: There are too many, or this server has a fault.
             ResearchError: The resource cannot be read.
         """
-        if topic.item in self._by_uri:
-            return
+        while (before := self._by_uri.get(topic.item)) is not None:
+            if await before.is_followed():
+                return
         if len(self._by_uri) >= MAX_TOPICS:
             raise MCPError(INVALID_PARAMS, f"{MAX_TOPICS} resources are subscribed to: unsubscribe from some first")
         subscription = self._by_uri[topic.item] = _Subscription(topic, session)
         self._tasks.start_soon(self._keep, subscription)
         try:
-            await subscription.decided.wait()
+            await subscription.is_followed()
         except anyio.get_cancelled_exc_class():
             subscription.scope.cancel()
             raise
-        if subscription.refusal is not None:
-            raise subscription.refusal
 
     def remove(self, uri: str) -> None:
         """End a subscription, if there is one."""
@@ -74,8 +73,9 @@ class Subscriptions:
                 await subscription.tell()
         except Exception:  # a fault of ours, in a task of its own: it must not end the server
             logger.exception("A subscription failed in this server")
+            subscription.refuse(MCPError(INTERNAL_ERROR, "It cannot be followed because of a fault in this server"))
         finally:
-            subscription.decided.set()
+            subscription.give_up()
             if self._by_uri.get(subscription.topic.item) is subscription:
                 del self._by_uri[subscription.topic.item]
 
@@ -86,10 +86,32 @@ class _Subscription:
     def __init__(self, topic: Topic, session: ServerSession) -> None:
         self.topic = topic
         self.scope = anyio.CancelScope()
-        self.decided = anyio.Event()
-        self.refusal: ResearchError | None = None
+        self._decided = anyio.Event()
+        self._is_followed = False
+        self._refusal: ResearchError | MCPError | None = None
         self._session = session
         self._outbox = Outbox()
+
+    async def is_followed(self) -> bool:
+        """Whether it is, as soon as that is decided. False if whoever asked for it has left before.
+
+        Raises:
+            ResearchError, MCPError: It cannot be followed.
+        """
+        await self._decided.wait()
+        if self._refusal is not None:
+            raise self._refusal
+        return self._is_followed
+
+    def refuse(self, error: ResearchError | MCPError) -> None:
+        """It cannot be followed. Nobody is there to be told so once it was."""
+        if not self._decided.is_set():
+            self._refusal = error
+            self._decided.set()
+
+    def give_up(self) -> None:
+        """Nobody need wait for a decision any more."""
+        self._decided.set()
 
     async def tell(self) -> None:
         """Tell the client, until there will be no more news and all are sent."""
@@ -97,13 +119,12 @@ class _Subscription:
             try:
                 with anyio.fail_after(HONOURED_WITHIN_S):
                     news = await followed.enter_async_context(self.topic.follow())
-            except ResearchError as error:
-                self.refusal = error
-                return
+            except (ResearchError, MCPError) as error:
+                return self.refuse(error)
             except TimeoutError:
-                self.refusal = UpstreamUnavailable("The resource could not be read in time")
-                return
-            self.decided.set()
+                return self.refuse(UpstreamUnavailable("The resource could not be read in time"))
+            self._is_followed = True
+            self._decided.set()
             async with anyio.create_task_group() as collecting:
                 collecting.start_soon(self._collect, news)
                 async for one in self._outbox.deliveries():

@@ -48,7 +48,7 @@ class ResourceDefinition:
     read_text: Callable[..., Awaitable[str | FinalText]]
     """Called with the call and the variables of the address, by name."""
     follow: Callable[..., AbstractAsyncContextManager[AsyncGenerator[float]]] | None = None
-    """Called in the same way; see `following`. None if nobody can be told when it changes."""
+    """Called in the same way; see `following`. None if it never changes."""
     meta: dict[str, Any] | None = None
     """What clients are told of one that is of our own writing."""
     size: int | None = None

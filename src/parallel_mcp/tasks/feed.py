@@ -192,6 +192,9 @@ class Feed(ABC, Generic[_Event]):
         silent_since = max(stream.heard_at, stream.looked_at or 0.0)
         return min(silent_since + self._pace.silence_s, stream.heard_at + stream.silent_for_s)
 
+    def about_to_look(self) -> None:
+        """The status is going to be read, since the time for it has come."""
+
     async def attend(self) -> None:
         """Close a connection that has been silent for too long, or behind whose silence it is over.
 
@@ -203,6 +206,7 @@ class Feed(ABC, Generic[_Event]):
         if now >= stream.heard_at + stream.silent_for_s:
             stream.scope.cancel()
             return
+        self.about_to_look()
         stream.looked_at = now
         stream.look = anyio.CancelScope()
         try:

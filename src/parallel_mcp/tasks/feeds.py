@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import anyio
 from anyio.abc import TaskGroup
@@ -17,7 +18,7 @@ from anyio.abc import TaskGroup
 from parallel_mcp.tasks.changes import ListChanges
 from parallel_mcp.tasks.feed import USUAL_PACE, Feed, Pace
 from parallel_mcp.tasks.group_feed import GroupFeed
-from parallel_mcp.tasks.run_feed import RunFeed
+from parallel_mcp.tasks.run_feed import RunFeed, StartLooks
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
@@ -58,10 +59,13 @@ class Feeds:
         self._changes = changes
         self._is_attending = False
         self._shared: defaultdict[_Key, list[_Shared]] = defaultdict(list)
+        self._start_looks: WeakValueDictionary[str, StartLooks] = WeakValueDictionary()  # by owner
 
     def of_run(self, api: ParallelApi, owner: str, run_id: str) -> AbstractAsyncContextManager[RunFeed]:
         """The feed of a run, for as long as the block lasts. A late watcher gets what is known already at once."""
-        return self.joined((owner, run_id), lambda pace: RunFeed(api, run_id, pace), lambda _: True)
+        return self.joined(
+            (owner, run_id), lambda pace: RunFeed(api, run_id, pace, self._looks_of(owner)), lambda _: True
+        )
 
     def of_group(
         self, api: ParallelApi, owner: str, group_id: str, after: str
@@ -94,6 +98,12 @@ class Feeds:
             shared.watchers -= 1
             if not shared.watchers:
                 shared.scope.deadline = anyio.current_time() + linger_s
+
+    def _looks_of(self, owner: str) -> StartLooks:
+        looks = self._start_looks.get(owner)
+        if looks is None:
+            looks = self._start_looks[owner] = StartLooks()
+        return looks
 
     def _open_one(self, key: _Key, serves: Callable[[_Feed], bool]) -> _Shared | None:
         """A feed that is not being closed and serves this watcher. A handle names a run or a group, never both."""
