@@ -479,7 +479,7 @@ async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approve
     async with asked_client(upstream.url, questions, approves=approves, mode=mode, toolsets=TOOLSETS) as client:
         made = await client.call_tool("create_findall", dear)
         if not approves:
-            assert "declined $2.75" in text_of(made)
+            assert "declined $2.750" in text_of(made)
             assert upstream.simulator.accepted_findalls == 0
             return
         findall_id = structured(made)["findall_id"]
@@ -490,7 +490,7 @@ async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approve
             assert not (await client.call_tool("extend_findall", extended)).is_error
             assert not (await client.call_tool("enrich_findall", enriched)).is_error
 
-    prices = ["$2.75", "$1.50", "$1.50"]
+    prices = ["$2.750", "$1.500", "$1.500"]
     assert len(questions) == 3
     assert all(price in question for price, question in zip(prices, questions, strict=True))
 
@@ -507,7 +507,7 @@ async def test_nothing_is_bought_for_more_than_the_user_approved(upstream: Upstr
             await add_elsewhere(upstream, findall_id, "extend", EXTENSION, unseen=mode == MODERN)
         return ElicitResult(action="accept", content={"approve": True})
 
-    dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 15, "metadata": {"sim": "never latency=10"}}
+    dear = {"objective": OBJECTIVE, "generator": "core", "match_limit": 15, "metadata": {"sim": "never latency=3000"}}
     settings = load_settings(
         {"base_url": upstream.url, "api_key": KEY, "ledger": "memory", "toolsets": TOOLSETS, "max_usd_per_hour": 0}
     )
@@ -518,10 +518,36 @@ async def test_nothing_is_bought_for_more_than_the_user_approved(upstream: Upstr
         spent = await spent_usd(client) - before
 
     assert len(questions) == 2
-    assert "up to 15 matches with pro for at most $1.50" in questions[1]
+    assert "up to 15 matches with pro for at most $1.500" in questions[1]
     assert "Code: still_changing" in text
     assert spent == 0
     assert upstream.sent("POST", f"{RUNS}/{findall_id}/enrich") == []
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_user_who_declined_is_not_passed_over_when_the_rest_has_become_cheap(
+    upstream: Upstream, mode: str
+) -> None:
+    """Somebody else buys most of it between the question and the answer: what is left was not approved either."""
+    questions: list[str] = []
+    findall_id = ""
+
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        questions.append(params.message)
+        if len(questions) == 1:
+            await add_elsewhere(upstream, findall_id, "extend", EXTENSION, unseen=False)
+        return ElicitResult(action="decline")
+
+    settings = {"base_url": upstream.url, "api_key": KEY, "ledger": "memory", "toolsets": TOOLSETS}
+    async with Client(build_server(load_settings(settings)), mode=mode, elicitation_callback=answer) as client:
+        findall_id = await start(client, "never", match_limit=5)
+        text = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 100})
+
+    assert "95 further matches with base for at most $2.850? It is above the limit" in questions[0]
+    if mode == MODERN:  # which makes the call again with the answer, so the run is looked at again
+        assert "10 further matches with base for at most $0.300? The run has changed" in questions[1]
+    assert "was asked and declined" in text
+    assert len(upstream.sent("POST", f"{RUNS}/{findall_id}/extend")) == 1
 
 
 EXTENSION = {"additional_match_limit": 85}
