@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +38,8 @@ from tests.faults import (
     stall_after,
 )
 from tests.faults.kinds import Fault as ByteFault
+from tests.faults.kinds import pass_through
+from tests.faults.wire import Ending, Exchange
 
 RUNS = "/v1beta/findall/runs"
 INGEST = "/v1beta/findall/ingest"
@@ -474,7 +479,7 @@ async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approve
     async with asked_client(upstream.url, questions, approves=approves, mode=mode, toolsets=TOOLSETS) as client:
         made = await client.call_tool("create_findall", dear)
         if not approves:
-            assert "declined $2.75" in text_of(made)
+            assert "declined $2.750" in text_of(made)
             assert upstream.simulator.accepted_findalls == 0
             return
         findall_id = structured(made)["findall_id"]
@@ -485,7 +490,7 @@ async def test_dear_purchases_ask_the_user_once_each(upstream: Upstream, approve
             assert not (await client.call_tool("extend_findall", extended)).is_error
             assert not (await client.call_tool("enrich_findall", enriched)).is_error
 
-    prices = ["$2.75", "$1.50", "$1.50"]
+    prices = ["$2.750", "$1.500", "$1.500"]
     assert len(questions) == 3
     assert all(price in question for price, question in zip(prices, questions, strict=True))
 
@@ -514,10 +519,36 @@ async def test_nothing_is_bought_for_more_than_the_user_approved(upstream: Upstr
         spent = await spent_usd(client) - before
 
     assert len(questions) == 2
-    assert "up to 15 matches with pro for at most $1.50" in questions[1]
+    assert "up to 15 matches with pro for at most $1.500" in questions[1]
     assert "Code: still_changing" in text
     assert spent == 0
     assert upstream.sent("POST", f"{RUNS}/{findall_id}/enrich") == []
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_user_who_declined_is_not_passed_over_when_the_rest_has_become_cheap(
+    upstream: Upstream, mode: str
+) -> None:
+    """Somebody else buys most of it between the question and the answer: what is left was not approved either."""
+    questions: list[str] = []
+    findall_id = ""
+
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        questions.append(params.message)
+        if len(questions) == 1:
+            await add_elsewhere(upstream, findall_id, "extend", EXTENSION, unseen=False)
+        return ElicitResult(action="decline")
+
+    settings = {"base_url": upstream.url, "api_key": KEY, "ledger": "memory", "toolsets": TOOLSETS}
+    async with Client(build_server(load_settings(settings)), mode=mode, elicitation_callback=answer) as client:
+        findall_id = await start(client, "never", match_limit=5)
+        text = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 100})
+
+    assert "95 further matches with base for at most $2.850? It is above the limit" in questions[0]
+    if mode == MODERN:  # which makes the call again with the answer, so the run is looked at again
+        assert "10 further matches with base for at most $0.300? The run has changed" in questions[1]
+    assert "was asked and declined" in text
+    assert len(upstream.sent("POST", f"{RUNS}/{findall_id}/extend")) == 1
 
 
 EXTENSION = {"additional_match_limit": 85}
@@ -587,6 +618,108 @@ async def test_additions_at_once_cost_what_they_say(upstream: Upstream) -> None:
     assert "Code: still_changing" in text_of(refused)
     assert structured(answers["enrich_findall"])["most_usd"] == 10.5
     assert spent == pytest.approx(13.5)
+
+
+@pytest.mark.parametrize("other", ["extend", "enrich"])
+async def test_additions_of_two_servers_with_one_ledger_never_buy_more_than_they_say(
+    upstream: Upstream, tmp_path: Path, other: str
+) -> None:
+    """Behind a load balancer calls side by side meet different processes: what one has sent the other must wait for."""
+    further = {"match_limit": 60} if other == "extend" else {"output_schema": SCHEMA, "processor": "pro"}
+    free = threading.Event()
+    first, refused, between = "", "", 0.0
+    with faulty(upstream.url) as proxy:
+        shared: dict[str, Any] = {"ledger": str(tmp_path / "ledger.sqlite3"), "max_usd_per_call": 0}
+        async with (
+            connected("memory", proxy.url, toolsets=TOOLSETS, max_usd_per_hour=0, **shared) as one,
+            connected("memory", proxy.url, toolsets=TOOLSETS, max_usd_per_hour=0, **shared) as two,
+        ):
+            findall_id = await start(one, "never", match_limit=5)
+            before = await spent_usd(one)
+            path = f"{RUNS}/{findall_id}/extend"
+            proxy.add(ScriptedFault(path=path, fault=held_until(free)))
+
+            async def extend() -> None:
+                nonlocal first
+                first = text_of(await one.call_tool("extend_findall", {"id": findall_id, "match_limit": 50}))
+
+            async with anyio.create_task_group() as adding:
+                adding.start_soon(extend)
+                await proxy.wait_for(lambda: any(request.path == path for request in proxy.requests))
+                refused = text_of(await two.call_tool(f"{other}_findall", {"id": findall_id, **further}))
+                between = await spent_usd(two) - before
+                free.set()
+            added = structured(await two.call_tool(f"{other}_findall", {"id": findall_id, **further}))
+            spent = await spent_usd(two) - before
+
+    assert "Code: still_changing" in refused
+    assert between == pytest.approx(45 * 0.03)
+    assert "match limit 50" in first
+    assert (added["match_limit"], added["most_usd"]) == ((60, 0.3) if other == "extend" else (50, 5.0))
+    assert spent == pytest.approx(45 * 0.03 + added["most_usd"])
+    extensions = [json.loads(body) for body in upstream.sent("POST", path)]
+    assert sum(body["additional_match_limit"] for body in extensions) == added["match_limit"] - 5
+
+
+def held_until(free: threading.Event) -> ByteFault:
+    """Not forwarded before `free` is set."""
+
+    async def fault(exchange: Exchange) -> Ending:
+        await anyio.to_thread.run_sync(free.wait, abandon_on_cancel=True)
+        return await pass_through(exchange)
+
+    return fault
+
+
+async def test_addition_whose_answer_is_lost_is_waited_for_by_others(upstream: Upstream, tmp_path: Path) -> None:
+    """For two minutes it may still be carried out: what another one adds and costs cannot be said meanwhile."""
+    ledger = tmp_path / "ledger.sqlite3"
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets=TOOLSETS, ledger=str(ledger)) as client:
+            findall_id = await start(client, "never")
+            path = f"{RUNS}/{findall_id}/extend"
+            proxy.add(ScriptedFault(method="POST", path=path, fault=respond(502)))
+            lost = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 9})
+            other = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 10})
+            sent = len([request for request in proxy.requests if request.path == path])
+            older_by(ledger, 120)
+            later = structured(await client.call_tool("extend_findall", {"id": findall_id, "match_limit": 10}))
+
+    assert "Code: addition_unknown" in lost
+    assert "Code: still_changing" in other
+    assert sent == 1
+    assert (later["match_limit"], later["deduplicated"]) == (10, False)
+
+
+async def test_addition_that_others_may_take_for_lost_is_not_sent(upstream: Upstream, tmp_path: Path) -> None:
+    """A process that was halted for long must not go on as if nobody had come after it."""
+    ledger = tmp_path / "ledger.sqlite3"
+    free = threading.Event()
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets=TOOLSETS, ledger=str(ledger)) as client:
+            findall_id = await start(client, "never")
+            path = f"{RUNS}/{findall_id}/schema"
+            proxy.add(ScriptedFault(path=path, skip=1, fault=held_until(free)))
+            text = ""
+
+            async def extend() -> None:
+                nonlocal text
+                text = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 9})
+
+            async with anyio.create_task_group() as adding:
+                adding.start_soon(extend)
+                await proxy.wait_for(lambda: sum(request.path == path for request in proxy.requests) >= 2)
+                older_by(ledger, 60)
+                free.set()
+
+    assert "Code: still_changing" in text
+    assert upstream.sent("POST", f"{RUNS}/{findall_id}/extend") == []
+
+
+def older_by(ledger: Path, seconds: float) -> None:
+    """Let what is in the ledger be so much older."""
+    with closing(sqlite3.connect(ledger)) as db, db:
+        db.execute("UPDATE entries SET at = at - ?", (seconds,))
 
 
 @pytest.mark.parametrize("asks", [True, False])

@@ -228,7 +228,7 @@ async def test_dear_group_asks_the_user_for_the_whole_price(upstream: Upstream, 
             assert "declined" in text_of(result)
 
     (question,) = questions
-    assert "60 research tasks, one a row, with core-fast for $1.50 in all" in question
+    assert "60 research tasks, one a row, with core-fast for $1.500 in all" in question
     assert upstream.simulator.accepted_runs == (60 if approve else 0)
 
 
@@ -263,13 +263,62 @@ async def test_user_is_asked_about_the_most_where_the_group_cannot_be_read_in_ti
     with faulty(upstream.url) as proxy:
         async with asked_client(proxy.url, questions, approves=True, mode=mode, max_wait_s=6) as client:
             made = await create_group(client, inputs=["x"], processor="lite")
-            asked = 2 if mode == MODERN else 1  # the modern era looks again with the answer
-            proxy.add(ScriptedFault(method="GET", path=RUNS, fault=stall(), times=asked))
+            proxy.add(ScriptedFault(method="GET", path=RUNS, fault=stall()))
             added = await create_group(client, **call, group_id=made["group_id"])
 
     (question,) = questions
-    assert "up to 60 research tasks, one a row, with core-fast for at most $1.50 in all" in question
+    assert "up to 60 research tasks, one a row, with core-fast for at most $1.500 in all" in question
     assert added["rows_created"] == 60
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_user_is_asked_once_however_the_group_can_be_read_meanwhile(upstream: Upstream, mode: str) -> None:
+    """Who has answered would not understand the same question in other words; what is there is not bought again."""
+    questions: list[str] = []
+    call = group_of(60, processor="core-fast")
+    with faulty(upstream.url) as proxy:
+
+        async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+            questions.append(params.message)
+            proxy.add(ScriptedFault(method="GET", path=RUNS, fault=late(3.5)))  # longer than the question may wait
+            return ElicitResult(action="accept", content={"approve": True})
+
+        settings = {"base_url": proxy.url, "api_key": KEY, "ledger": "memory", "max_wait_s": 6}
+        server = build_server(load_settings(settings))
+        async with Client(server, mode=mode, elicitation_callback=answer) as client:
+            made = await create_group(client, **group_of(10, processor="core-fast"))
+            added = await create_group(client, **call, group_id=made["group_id"])
+
+    (question,) = questions
+    assert "up to 60 research tasks, one a row, with core-fast for at most $1.500 in all, less what" in question
+    assert (added["rows_created"], added["price_usd"]) == (50, 1.25)
+
+
+async def test_user_who_declined_is_not_passed_over_when_the_rest_turns_out_to_be_cheap(upstream: Upstream) -> None:
+    """The group could not be read before the question, and can be after it: the answer is still no."""
+    questions: list[str] = []
+    with faulty(upstream.url) as proxy:
+        async with asked_client(proxy.url, questions, approves=False, max_wait_s=6) as client:
+            made = await create_group(client, **group_of(40, processor="core-fast"))
+            proxy.add(ScriptedFault(method="GET", path=RUNS, fault=stall()))
+            call = group_of(50, processor="core-fast", group_id=made["group_id"])
+            text = await failure(client, "create_task_group", call)
+
+    assert len(questions) == 1
+    assert "declined" in text
+    assert upstream.simulator.accepted_runs == 40
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_question_names_no_less_than_is_charged(upstream: Upstream, mode: str) -> None:
+    """Prices have half cents."""
+    questions: list[str] = []
+    async with asked_client(upstream.url, questions, approves=True, mode=mode, max_usd_per_call=0.1) as client:
+        made = await create_group(client, **group_of(5, processor="core-fast"))
+
+    (question,) = questions
+    assert "5 research tasks, one a row, with core-fast for $0.125 in all" in question
+    assert made["price_usd"] == 0.125
 
 
 async def test_group_that_cannot_be_read_in_time_is_said_to_be_so(upstream: Upstream) -> None:

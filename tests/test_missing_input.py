@@ -109,7 +109,7 @@ async def test_price_is_asked_after_the_question_is_known(upstream: Upstream, mo
 
     assert [question.split("?")[0] for question in questions] == [
         "What should be researched",
-        "Start a research task with ultra4x for $1.20",
+        "Start a research task with ultra4x for $1.200",
     ]
     assert created["price_usd"] == 1.2
     assert QUESTION.encode() in upstream.sent("POST", RUNS)[0]

@@ -51,7 +51,7 @@ async def test_monitor_is_started_read_listed_and_stopped(upstream: Upstream, cl
     assert (created["status"], created["frequency"], created["processor"]) == ("active", "12h", "lite")
     assert (created["usd_per_execution"], created["usd_per_30_days"]) == (0.003, 0.18)
     assert created["next"] == f'get_monitor_events(id="{monitor_id}")'
-    assert "$0.18 in 30 days" in text_of(made)
+    assert "$0.180 in 30 days" in text_of(made)
     assert f'cancel_monitor(id="{monitor_id}")' in text_of(made)
 
     page = await events(client, monitor_id, 2)
@@ -235,7 +235,7 @@ async def test_dear_monitor_asks_the_user(upstream: Upstream, approves: bool) ->
             assert structured(again)["deduplicated"]
 
     assert len(questions) == 1
-    assert "$7.20 in 30 days" in questions[0]
+    assert "$7.200 in 30 days" in questions[0]
     assert bool(made.is_error) is not approves
     assert upstream.simulator.accepted_monitors == (1 if approves else 0)
 

@@ -399,7 +399,7 @@ async def test_dear_create_asks_the_user_where_the_client_can(
             assert "declined" in text_of(result)
 
     assert len(questions) == 1
-    assert "ultra4x for $1.20" in questions[0]
+    assert "ultra4x for $1.200" in questions[0]
     assert not cheap.is_error
     assert bool(result.is_error) is not bool(approve)
     assert upstream.simulator.accepted_runs == (3 if approve else 1)

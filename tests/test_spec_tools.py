@@ -314,7 +314,7 @@ async def test_dear_spec_asks_the_user_first(upstream: Upstream, tmp_path: Path,
             assert structured(await client.call_tool("find_leader", GOOD))["deduplicated"]
 
     assert len(questions) == 1
-    assert "ultra4x for $1.20" in questions[0]
+    assert "ultra4x for $1.200" in questions[0]
     assert bool(result.is_error) is not approve
     assert upstream.simulator.accepted_runs == int(approve)
 

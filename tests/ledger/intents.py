@@ -23,6 +23,7 @@ def an_intent(
     lasts_s: float = HOUR_S,
     title: str = "",
     runs: int = 1,
+    group_id: str = "",
 ) -> Intent:
     """An intent to create; equal requests are the same request."""
     return Intent(
@@ -34,6 +35,7 @@ def an_intent(
         lasts_s=lasts_s,
         title=title,
         runs=runs,
+        group_id=group_id,
     )
 
 

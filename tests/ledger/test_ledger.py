@@ -125,6 +125,20 @@ async def test_what_was_put_into_a_group_is_found_by_its_group(ledger: Ledger) -
     assert await ledger.of_group("somebody else", "tgrp_1") == []
 
 
+async def test_addition_is_seen_from_its_first_moment_and_in_its_turn(ledger: Ledger) -> None:
+    """Of two processes that add to the same thing at once, each must know which of them came first."""
+    intents = [an_intent(f"addition {number}", group_id="findall_1") for number in range(8)]
+    answers = await at_once([partial(ledger.begin, intent, NO_LIMITS) for intent in intents])
+    begun_ids = {answer.entry_id for answer in answers if isinstance(answer, New)}
+
+    found = [entry.entry_id for entry in await ledger.of_group(OWNER, "findall_1")]
+    last = await begun(ledger, an_intent("one more", group_id="findall_1"))
+
+    assert set(found) == begun_ids
+    assert len(found) == len(intents)
+    assert [entry.entry_id for entry in await ledger.of_group(OWNER, "findall_1")] == [last, *found]
+
+
 # ---- the same again
 
 

@@ -56,9 +56,10 @@ Step = Callable[[Told], Awaitable[Any]]
 numbers = st.integers(0, 12)
 
 
-def begin(request: int, key: str, usd: float, runs: int, lasts_s: float, ignored: list[int]) -> Step:
+def begin(request: int, key: str, usd: float, runs: int, lasts_s: float, group_id: str, ignored: list[int]) -> Step:
     async def step(told: Told) -> Any:
-        intent = an_intent(f"{request}", owner=told.owner, key=key, price_usd=usd, runs=runs, lasts_s=lasts_s)
+        of_run: dict[str, Any] = {"price_usd": usd, "runs": runs, "lasts_s": lasts_s}
+        intent = an_intent(f"{request}", owner=told.owner, key=key, group_id=group_id, **of_run)
         return await told.ledger.begin(intent, LIMITS, ignore=frozenset(map(told.entry_id, ignored)))
 
     return step
@@ -85,6 +86,7 @@ begins = st.builds(
     st.sampled_from([0.005, 0.1, 0.3, 1.2]),
     st.sampled_from([1, 1, 3]),
     st.sampled_from([60.0, 1_000.0, 9_000.0]),
+    st.sampled_from(["", "", "tgrp_1", "tgrp_2"]),
     st.lists(numbers, max_size=2),
 )
 handles = st.sampled_from(["trun_1", "trun_2", "trun_3", "tgrp_1"])

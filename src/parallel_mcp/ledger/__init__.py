@@ -23,10 +23,11 @@ FREE_USD = 1e-9  # sums of prices in binary fractions: a billionth of a dollar i
 
 @dataclass(frozen=True)
 class Intent:
-    """A create about to be sent: a run, or the rows of a group.
+    """A create about to be sent: a run, the rows of a group, or an addition.
 
     `owner` is a keyed hash of the API key, never the key. `lasts_s` is how long it counts as active at most, and `runs`
-    as how many active runs: a group counts as one.
+    as how many active runs: a group counts as one. `group_id` is the group or FindAll run that it adds to, if that is
+    there already: whoever else adds to it finds this intent from its first moment.
     """
 
     owner: str
@@ -37,6 +38,7 @@ class Intent:
     lasts_s: float
     title: str = ""
     runs: int = 1
+    group_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class Ledger(Protocol):
         ...
 
     async def attach_group(self, entry_id: str, group_id: str) -> None:
-        """Note the task group into which the runs of an intent will be put."""
+        """Note the task group into which the runs of an intent will be put, if it was not there at the begin."""
         ...
 
     async def settle(
@@ -138,7 +140,7 @@ class Ledger(Protocol):
         ...
 
     async def of_group(self, owner: str, group_id: str) -> list[Entry]:
-        """What an owner has put, or may have put, into a task group, the newest first."""
+        """What an owner has added, or may have added, to a task group or FindAll run, the last to begin first."""
         ...
 
     async def entry(self, entry_id: str) -> Entry | None:

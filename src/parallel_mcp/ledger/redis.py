@@ -162,6 +162,7 @@ return answer
 _BEGIN = """
 local id, fingerprint, idempotency_key, processor = ARGV[4], ARGV[5], ARGV[6], ARGV[7]
 local price, lasts, title, runs = tonumber(ARGV[8]), tonumber(ARGV[9]), ARGV[10], tonumber(ARGV[11])
+local group = ARGV[15]
 
 local function sweep()
   call('ZREMRANGEBYSCORE', ACTIVE, '-inf', exact(now))
@@ -181,7 +182,7 @@ end
 
 local function answering()
   local ignored = {}
-  for i = 15, #ARGV do ignored[ARGV[i]] = true end
+  for i = 16, #ARGV do ignored[ARGV[i]] = true end
   local list, first = SAME_KEY or SAME_REQUEST, 0
   while true do
     local ids = call('LRANGE', list, first, first + 99)
@@ -252,7 +253,7 @@ end
 
 local function insert()
   local row = {fingerprint = fingerprint, key = idempotency_key, processor = processor, price = price, title = title,
-    runs = runs, state = 'intent', handle = '', group = '', at = now, created_at = tonumber(ARGV[3])}
+    runs = runs, state = 'intent', handle = '', group = group, at = now, created_at = tonumber(ARGV[3])}
   write(id, row)
   charge(id, row)
   call('ZADD', ORDER, call('HINCRBY', CLOCK, 'entries', 1), id)
@@ -375,6 +376,7 @@ class RedisLedger:
             limits.usd_per_hour,
             limits.usd_per_day,
             limits.active_runs,
+            intent.group_id,
             *ignore,
             more_keys=same,
         )

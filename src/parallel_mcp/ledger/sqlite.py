@@ -264,8 +264,8 @@ def _exceeded(db: sqlite3.Connection, now: float, intent: Intent, limits: Limits
 def _insert(db: sqlite3.Connection, now: float, intent: Intent, wall_s: float) -> str:
     entry_id = uuid.uuid4().hex
     db.execute(
-        "INSERT INTO entries (entry_id, owner, fingerprint, idempotency_key, processor, price_usd, runs, title, state,"
-        " active_until, at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'intent', ?, ?, ?)",
+        "INSERT INTO entries (entry_id, owner, fingerprint, idempotency_key, processor, price_usd, runs, title,"
+        " group_id, state, active_until, at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'intent', ?, ?, ?)",
         (
             entry_id,
             intent.owner,
@@ -275,6 +275,7 @@ def _insert(db: sqlite3.Connection, now: float, intent: Intent, wall_s: float) -
             intent.price_usd,
             intent.runs,
             intent.title,
+            intent.group_id,
             now + intent.lasts_s,
             now,
             wall_s,

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from itertools import dropwhile
 from typing import Any, Generic, TypeVar, cast
 
-from parallel_mcp.errors import OutcomeUnknown, StillCreating
+from parallel_mcp.errors import OutcomeUnknown, ResearchError, StillChanging, StillCreating
 from parallel_mcp.ledger import Entry, Intent, KeyConflict, Known, New
-from parallel_mcp.tasks.creating import LONGEST_CREATE_S, NOTHING_NEW, Creator, Prepare
+from parallel_mcp.tasks.creating import LONGEST_CREATE_S, NOTHING_NEW, Creator, Prepare, Send
+
+LONGEST_ADDITION_S = 2 * LONGEST_CREATE_S  # it may have waited for its turn for as long as sending it takes
 
 _Made = TypeVar("_Made")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -27,14 +34,13 @@ class Found(Generic[_Made]):
 class Purchase(Generic[_Made]):
     """Something to be bought: `what` it is in words, how to order it, how to `find` what an equal order made.
 
-    Orders of the same `turn` are sent one after the other.
+    Those whose intents name the same `group_id` are sent one after the other.
     """
 
     intent: Intent
     what: str
     prepare: Prepare[_Made]
     find: Callable[[str], Awaitable[Found[_Made]]]
-    turn: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,8 @@ async def bought(
     while True:
         match await creator.begun(intent, limits, passed_over):
             case New(entry_id=entry_id):
-                made = await creator.send_once(entry_id, purchase.prepare, turn=purchase.turn)
+                in_turn = partial(_prepared_in_turn, creator, purchase, entry_id)
+                made = await creator.send_once(entry_id, in_turn if intent.group_id else purchase.prepare)
                 return Bought(made, deduplicated=False)
             case Known(entry=entry, by_key=by_key):
                 if by_key or not force_new:
@@ -86,6 +93,40 @@ async def is_answered(creator: Creator, purchase: Purchase[_Made]) -> bool:
             return (await purchase.find(entry.handle)).is_active
         case begun:
             return isinstance(begun, Known | KeyConflict)
+
+
+async def _prepared_in_turn(creator: Creator, purchase: Purchase[_Made], entry_id: str) -> Send[_Made]:
+    """Prepare an addition once what was begun before it is answered: that decides what it adds and costs.
+
+    The ledger has announced it to those that come after, and knows the order, so of two processes one always goes on.
+
+    Raises:
+        StillChanging: Another process is adding to it, or an answer was lost so lately that it may still change.
+    """
+    for entry in await _open_before(creator, purchase.intent, entry_id):
+        if made := creator.on_its_way(entry.entry_id):
+            try:
+                await made()
+            except ResearchError as error:  # its caller is told
+                logger.info("An addition failed: %s", error)
+    if await _open_before(creator, purchase.intent, entry_id):
+        raise StillChanging("Another addition to it was sent just now, and its outcome is not known yet")
+    send = await purchase.prepare()
+    own = await creator.ledger.entry(entry_id)
+    if own is None or own.age_s >= LONGEST_CREATE_S:
+        raise StillChanging("Its turn came so late that others may have taken it for lost")
+    return send
+
+
+async def _open_before(creator: Creator, intent: Intent, entry_id: str) -> list[Entry]:
+    """The additions to the same thing that were begun before this one, and may still be carried out."""
+    last_first = await creator.ledger.of_group(intent.owner, intent.group_id)
+    own_first = dropwhile(lambda entry: entry.entry_id != entry_id, last_first)
+    return [
+        entry
+        for entry in own_first
+        if entry.entry_id != entry_id and entry.state != "created" and entry.age_s < LONGEST_ADDITION_S
+    ]
 
 
 async def _found(creator: Creator, purchase: Purchase[_Made], entry: Entry) -> Found[_Made] | None:

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
-from weakref import WeakValueDictionary
 
 import anyio
 import anyio.abc
@@ -187,7 +186,6 @@ class Creator:
         self._owners: dict[str, str] = {}  # of what was begun here and is not settled
         self._on_their_way: dict[str, _OnItsWay[object]] = {}
         self._settling: set[anyio.CancelScope] = set()
-        self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
         self._stop_at = float("inf")
 
     @cached_property
@@ -330,14 +328,11 @@ class Creator:
 
     # ---- sending
 
-    async def send_once(self, entry_id: str, prepare: Prepare[_Made], *, turn: str = "") -> _Made:
-        """Send the create in a task of its own, which outlives the caller, and wait for its outcome.
-
-        Of those that name the same `turn` one is prepared and sent after the other.
-        """
+    async def send_once(self, entry_id: str, prepare: Prepare[_Made]) -> _Made:
+        """Send the create in a task of its own, which outlives the caller, and wait for its outcome."""
         on_its_way = _OnItsWay[_Made]()
         self._on_their_way[entry_id] = cast("_OnItsWay[object]", on_its_way)
-        self._tasks.start_soon(self._send_and_settle, entry_id, prepare, on_its_way, turn or entry_id)
+        self._tasks.start_soon(self._send_and_settle, entry_id, prepare, on_its_way)
         return await on_its_way.made()
 
     def on_its_way(self, entry_id: str) -> Callable[[], Awaitable[object]] | None:
@@ -345,18 +340,15 @@ class Creator:
         on_its_way = self._on_their_way.get(entry_id)
         return on_its_way.made if on_its_way else None
 
-    async def _send_and_settle(
-        self, entry_id: str, prepare: Prepare[_Made], on_its_way: _OnItsWay[_Made], turn: str
-    ) -> None:
+    async def _send_and_settle(self, entry_id: str, prepare: Prepare[_Made], on_its_way: _OnItsWay[_Made]) -> None:
         state: EntryState = "failed"
         try:
             # neither a caller who leaves nor a server that stops cuts it off
             with on_its_way.scope:
-                async with self._turns.setdefault(turn, anyio.Lock()):
-                    send = await prepare()
-                    state, on_its_way.is_being_sent = "unknown", True
-                    on_its_way.outcome = await send()
-                    state = on_its_way.outcome.state
+                send = await prepare()
+                state, on_its_way.is_being_sent = "unknown", True
+                on_its_way.outcome = await send()
+                state = on_its_way.outcome.state
         except OutcomeUnknown as error:
             on_its_way.error = error
         except ResearchError as error:

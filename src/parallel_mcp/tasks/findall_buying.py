@@ -126,15 +126,14 @@ async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owne
     def shows(now: FindAllSchema) -> bool:
         return (now.match_limit or 0) >= match_limit
 
-    wanted = {"id": findall_id, "match_limit": match_limit}
+    wanted = {"match_limit": match_limit}
     what = f"Up to {found.most_matches:,} further matches with {found.schema.generator}"
     sending = partial(_sent_or_seen, extend, shows, api.findall, findall_id)
     purchase = Purchase(
-        _addition_intent(found, wanted, owner, keep_title),
+        _addition_intent(found, findall_id, wanted, owner, keep_title),
         what,
         partial(_prepared_as_found, look, found, sending),
         partial(_schema_found, api.findall),
-        turn=f"{owner} {findall_id}",
     )
     return Addition(found.schema, found.price_usd, found.most_matches, purchase)
 
@@ -162,11 +161,10 @@ async def enrichment(
     what = f"Enriching up to {found.most_matches:,} matches with {processor.name}"
     sending = partial(_sent_or_seen, enrich, shows, api.findall, findall_id)
     purchase = Purchase(
-        _addition_intent(found, {"id": findall_id, **wanted.body()}, owner, keep_title),
+        _addition_intent(found, findall_id, wanted.body(), owner, keep_title),
         what,
         partial(_prepared_as_found, look, found, sending),
         partial(_schema_found, api.findall),
-        turn=f"{owner} {findall_id}",
     )
     return Addition(found.schema, found.price_usd, found.most_matches, purchase)
 
@@ -296,17 +294,18 @@ async def _schema_found(api: FindAllApi, findall_id: str) -> Found[FindAllSchema
 # ---- what a run says of itself
 
 
-def _addition_intent(found: _Lacking, request: dict[str, Any], owner: str, keep_title: bool) -> Intent:
+def _addition_intent(found: _Lacking, findall_id: str, request: dict[str, Any], owner: str, keep_title: bool) -> Intent:
     schema = found.schema
     return Intent(
         owner=owner,
-        fingerprint=fingerprint("findall addition", request),
+        fingerprint=fingerprint("findall addition", {"id": findall_id, **request}),
         idempotency_key="",
         processor=LEDGER_NAME.format(schema.generator),
         price_usd=found.price_usd,
         lasts_s=0,
         title=schema.objective[:120] if keep_title else "",
         runs=0,  # it is part of a run that counts already
+        group_id=findall_id,
     )
 
 

@@ -88,6 +88,7 @@ class GroupOrder:
             price_usd=rows * self.processor.price_usd,
             lasts_s=self.processor.slowest_s * ACTIVE_FACTOR,
             title=self.title,
+            group_id=group_id,
         )
 
 
@@ -276,7 +277,6 @@ class GroupCreating:
 
     async def _prepared_for_group(self, entry_id: str, rows: dict[int, RowInput]) -> Send[FilledGroup]:
         """Look once more, now that others see that something is on its way to the group."""
-        await self.creator.ledger.attach_group(entry_id, self.group_id)
         if await self._lacking(but_for=entry_id) != rows:
             raise StillChanging("The group has changed meanwhile")
         return partial(self._sent, entry_id, self.group_id, rows)

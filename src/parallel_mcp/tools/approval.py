@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field
 from parallel_mcp.errors import StillCreating
 from parallel_mcp.settings import Settings, env_name
 from parallel_mcp.tasks.creating import is_dear
+from parallel_mcp.tasks.group_creating import GroupCreating
 from parallel_mcp.tasks.processors import Processor
 from parallel_mcp.tools.call import App, Call, Offer, PriceApproval
 from parallel_mcp.tools.groups import CreateTaskGroupArguments, prepared_group
@@ -75,7 +76,7 @@ async def offer_of_task(request: TaskRequest | CreateTaskGroupArguments, call: C
 
 def run_offer(processor: Processor, settings: Settings) -> Offer:
     """With the question about the price of one run."""
-    what = f"Start a research task with {processor.name} for ${processor.price_usd:.2f}"
+    what = f"Start a research task with {processor.name} for ${processor.price_usd:.3f}"
     return Offer(_question(what, processor, settings), processor.price_usd)
 
 
@@ -98,24 +99,36 @@ async def _offer_of_run(request: TaskRequest, call: Call) -> Offer:
 
 
 async def _offer_of_group(request: CreateTaskGroupArguments, call: Call) -> Offer:
-    """About the rows that an earlier call has not bought."""
+    """About the most that the call can cost, so that the call that brings the answer puts the same question.
+
+    What an earlier call has bought is not bought again, whatever is approved.
+    """
     processor = chosen_processor(request, call.settings)
     creating = prepared_group(request, call).creating
-    if not is_dear(len(creating.order.inputs) * processor.price_usd, call.settings):
-        return Offer()
-    price_usd: float | None = None
-    with anyio.move_on_after(asking_s(call)):
-        price_usd = await creating.price_usd()
-    if price_usd is None and await creating.is_on_its_way():
-        raise StillCreating("An equal create is on its way, and not answered yet; nothing was sent now")
-    most_usd = price_usd if price_usd is not None else len(creating.order.inputs) * processor.price_usd
+    count = len(creating.order.inputs)
+    most_usd = count * processor.price_usd
     if not is_dear(most_usd, call.settings):
         return Offer()
-    rows, price = f"{round(most_usd / processor.price_usd):,} research tasks, one a row,", f"${most_usd:.2f} in all"
-    what = f"Start {rows} with {processor.name} for {price}"
-    if price_usd is None:  # what an earlier call has bought is not bought again, whatever is approved
-        what = f"Start up to {rows} with {processor.name} for at most {price}, less what is bought already"
+    if not call.brings_answer and not await _is_dear_now(creating, call):
+        return Offer()
+    rows, price = f"{count:,} research tasks, one a row, with {processor.name}", f"${most_usd:.3f} in all"
+    what = f"Start {rows} for {price}"
+    if creating.group_id:
+        what = f"Start up to {rows} for at most {price}, less what the group has already"
     return Offer(_question(what, processor, call.settings, a_row=True), most_usd)
+
+
+async def _is_dear_now(creating: GroupCreating, call: Call) -> bool:
+    """Whether the rows that an earlier call has not bought call for a question; yes if that cannot be said in time.
+
+    Raises:
+        StillCreating: It cannot, because they are just being bought.
+    """
+    with anyio.move_on_after(asking_s(call)):
+        return is_dear(await creating.price_usd(), call.settings)
+    if await creating.is_on_its_way():
+        raise StillCreating("An equal create is on its way, and not answered yet; nothing was sent now")
+    return True
 
 
 async def known_in_time(answered: Awaitable[bool], call: Call) -> bool:

@@ -95,6 +95,14 @@ class Call:
         return self.offer.price_usd if self.approval == "approved" else 0.0
 
     @property
+    def brings_answer(self) -> bool:
+        """Whether the client makes the call again with answers to its questions, as it does in the modern era.
+
+        An answer counts only for a question that is put again in the same words.
+        """
+        return bool(self.ctx.input_responses)
+
+    @property
     def settings(self) -> Settings:
         """The server's settings."""
         return self.app.settings

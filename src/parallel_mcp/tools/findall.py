@@ -256,17 +256,19 @@ async def offer_of_addition(request: AdditionArguments, call: Call) -> Offer:
 
 
 async def _question(purchase: Purchase[Any], call: Call, *, force_new: bool = False) -> tuple[str, float]:
-    """What to ask the user about a purchase, and its price; nothing if it costs little, or an earlier one answers."""
-    price_usd = purchase.intent.price_usd
-    if not is_dear(price_usd, call.settings):
+    """What to ask the user about a purchase, and its price; nothing if it costs little, or an earlier one answers.
+
+    Who was asked is asked again if it has become something else meanwhile, even if that costs little.
+    """
+    price_usd, settings = purchase.intent.price_usd, call.settings
+    why = f"It is above the limit of ${settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')})."
+    if not is_dear(price_usd, settings):
+        if not call.brings_answer:
+            return "", 0.0
+        why = "The run has changed since the last question, and this is what it lacks now."
+    elif not (call.brings_answer or force_new) and await known_in_time(is_answered(call.app.creator, purchase), call):
         return "", 0.0
-    if not force_new and await known_in_time(is_answered(call.app.creator, purchase), call):
-        return "", 0.0
-    question = (
-        f"{purchase.what} for at most ${price_usd:.2f}? It is above the limit of "
-        f"${call.settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')})."
-    )
-    return question, price_usd
+    return f"{purchase.what} for at most ${price_usd:.3f}? {why}", price_usd
 
 
 # ---- what is to be bought
@@ -320,7 +322,7 @@ def _enrichment_spec(request: EnrichFindallArguments, call: Call) -> PreparedSpe
 
 async def _bought(purchase: Purchase[Any], call: Call, *, by: float, force_new: bool = False) -> Bought[Any]:
     if call.approval == "declined":
-        raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.2f} for this. Nothing was sent")
+        raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.3f} for this. Nothing was sent")
     with anyio.CancelScope(deadline=by):
         return await bought(call.app.creator, purchase, force_new=force_new, approved_usd=call.approved_usd)
     raise StillCreating("The create is on its way, and the API has not answered yet")

@@ -162,7 +162,7 @@ async def create_monitor(request: CreateMonitorArguments, call: Call) -> CallToo
     """
     purchase = _new(request, call)
     if call.approval == "declined":
-        raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.2f} for this. Nothing was sent")
+        raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.3f} for this. Nothing was sent")
     with anyio.CancelScope(deadline=anyio.current_time() + allowed_wait_s(None, call)):
         made = await bought(call.app.creator, purchase, force_new=request.force_new, approved_usd=call.approved_usd)
         return _created_reply(made.made, request, deduplicated=made.deduplicated)
@@ -227,7 +227,7 @@ async def offer_of_monitor(request: CreateMonitorArguments, call: Call) -> Offer
         return Offer()
     return Offer(
         f"Start a monitor with {request.processor} every {request.frequency}? It costs "
-        f"${purchase.intent.price_usd:.2f} in 30 days, and goes on until it is cancelled. That is above the limit of "
+        f"${purchase.intent.price_usd:.3f} in 30 days, and goes on until it is cancelled. That is above the limit of "
         f"${call.settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}).",
         purchase.intent.price_usd,
     )
@@ -294,7 +294,7 @@ def _line(monitor: Monitor) -> MonitorLine:
 
 
 def _line_text(line: MonitorLine) -> str:
-    cost = f", ${line.usd_per_30_days:.2f} in 30 days" if line.usd_per_30_days is not None else ""
+    cost = f", ${line.usd_per_30_days:.3f} in 30 days" if line.usd_per_30_days is not None else ""
     last = f", last run {line.last_run_at}" if line.last_run_at else ""
     about = f", about {line.run_id}" if line.run_id else ""
     query = f" {marked(line.untrusted_query)}" if line.untrusted_query else ""
@@ -316,7 +316,7 @@ def _created_reply(monitor: Monitor, request: CreateMonitorArguments, *, dedupli
         next=next_call("get_monitor_events", id=monitor.monitor_id),
         warnings=_prepared_spec(request).warnings or None,
     )
-    cost = f"${structured.usd_per_execution:.3f} each time, ${structured.usd_per_30_days or 0:.2f} in 30 days"
+    cost = f"${structured.usd_per_execution:.3f} each time, ${structured.usd_per_30_days or 0:.3f} in 30 days"
     headline = f"Started {structured.id} ({structured.processor}, every {structured.frequency}): {cost}."
     if deduplicated:
         headline = (

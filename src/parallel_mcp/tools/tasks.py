@@ -179,7 +179,7 @@ async def start_prepared(
         ResearchError: See `Creator.create`.
     """
     if call.approval == "declined":
-        raise OverBudget(f"The user was asked and declined ${processor.price_usd:.2f} for this. Nothing was sent")
+        raise OverBudget(f"The user was asked and declined ${processor.price_usd:.3f} for this. Nothing was sent")
     with anyio.CancelScope(deadline=by):
         creation = await call.app.creator.create(
             call.api, intent, prepared.run, force_new=force_new, approved_usd=call.approved_usd
