@@ -663,7 +663,7 @@ async def test_streams_are_bounded(upstream: Upstream) -> None:
                     await streams_open.enter_async_context(client.listen(resource_subscriptions=runs))
                     break
 
-    assert refusal.value.error.code == -32010
+    assert refusal.value.error.code == 429
 
 
 async def test_one_caller_leaves_streams_for_others(upstream: Upstream) -> None:
@@ -684,7 +684,7 @@ async def test_one_caller_leaves_streams_for_others(upstream: Upstream) -> None:
                     await create(other, "never")
                     await mine.times("parallel://runs", 1)
 
-    assert refusal.value.error.code == -32010
+    assert refusal.value.error.code == 429
 
 
 async def test_stream_that_can_tell_nothing_more_ends_in_order(upstream: Upstream) -> None:

@@ -24,7 +24,7 @@ MAX_STREAMS = 512  # a stream may last as long as its client; each costs an open
 MAX_STREAMS_OF_OWNER = 32  # over HTTP, where one caller must leave room for others; a client needs one
 MAX_TOPICS = 100  # of a stream; what is asked for beyond is not honoured
 LAST_SEND_S = 1.0  # for a client that does not read when the server ends
-TOO_MANY_STREAMS = -32010  # of the codes that are left to servers: the request is right, and may succeed later
+TOO_MANY_STREAMS = 429  # the numbers below zero belong to JSON-RPC and MCP: the request is right, and may succeed later
 
 
 class Message(Notification[dict[str, Any], str]):
