@@ -458,6 +458,31 @@ async def test_hostile_results_are_shown_as_text(
             assert await host.view.locator("blockquote").inner_text() == f"quoted {SCRIPT}"
 
 
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[mybank.com](https://k.com/login)", "mybank.com (k.com)"),
+        ("[https://accounts.bank.example/k.com](https://k.com/login)", "https://accounts.bank.example/k.com (k.com)"),
+        ("[k.com.evil.example](https://k.com/)", "k.com.evil.example (k.com)"),
+        ("[k.com@evil.example](https://k.com/)", "k.com@evil.example (k.com)"),
+        ("https://b\u0430nk.example/", "https://b\u0430nk.example/ (xn--bnk-6cd.example)"),
+        ("[login](https://k.com)", "login (k.com)"),
+        ("[k.com](https://www.k.com/login)", "k.com"),
+        ("https://k.com/login", "https://k.com/login"),
+        ("https://www.k.com:8080/?q", "https://www.k.com:8080/?q"),
+        ("[Storage, 3.5 percent](https://cited.example/a)", "Storage, 3.5 percent [1]"),
+        ("[mybank.com](https://cited.example/a)", "mybank.com [1] (cited.example)"),
+        ("https://cited.example/a", "https://cited.example/a [1]"),
+    ],
+)
+async def test_links_say_where_they_lead(browser: Browser, client: Client, written: str, shown: str) -> None:
+    """Unless their label is an address of just that host, whoever it speaks of."""
+    sources = [{"number": 1, "url": "https://cited.example/a", "title": "Cited"}]
+    async with hosting(browser, client) as host:
+        await shown_result(host, {"content": written, "citations": sources})
+        assert await host.view.locator("#content").inner_text() == shown
+
+
 async def test_hostile_progress_and_errors_are_shown_as_text(
     browser: Browser, client: Client, upstream: Upstream
 ) -> None:
