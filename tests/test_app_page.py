@@ -533,6 +533,48 @@ async def test_failed_run_says_why(browser: Browser, client: Client, artifacts: 
     assert "unavailable" not in text, "no word of others"
 
 
+@pytest.mark.parametrize("tool", ["create_task", "run_task", "watch_progress"])
+async def test_run_that_waits_for_the_user_can_be_looked_at_again(
+    browser: Browser, client: Client, upstream: Upstream, tool: str, artifacts: Path
+) -> None:
+    """It has not ended: the user decides on the platform, and what the model is told of is the end."""
+    task = {"input": QUESTION, "processor": "lite", "metadata": {"sim": "latency=1 status=action_required"}}
+    if tool == "watch_progress":
+        task = {"id": structured(await client.call_tool("create_task", task))["run_id"]}
+
+    async with hosting(browser, client) as host:
+        shown = await host.called(tool, **task)
+        run_id = task.get("id") or shown["structuredContent"].get("run_id") or shown["structuredContent"]["id"]
+        again = host.view.get_by_role("button", name="Look again")
+        await again.wait_for(timeout=20_000)
+        await host.picture("waiting", artifacts)
+        await no_barrier(host)
+        text = await host.text()
+        assert "It waits for you on the platform." in text
+        assert "no result" not in text
+        assert await host.view.get_by_role("link", name="Open on platform").is_visible()
+
+        looks = len(host.calls("view_run"))
+        await again.click()
+        await host.until(lambda: len(host.calls("view_run")) > looks)
+        await again.wait_for()
+        assert host.named("ui/update-model-context") == []
+
+        run = {**RUN, "run_id": run_id}
+        answer(upstream, f"/v1/tasks/runs/{run_id}", run)
+        output = {"type": "text", "content": "# Found", "basis": []}
+        answer(upstream, f"/v1/tasks/runs/{run_id}/result", {"run": run, "output": output})
+        state = json.dumps({"type": "task_run.state", "run": run})
+        events = Fault("*", ".*/events", times=None, status=200, body=f"data: {state}\n\n", content_type="text/event-stream")
+        upstream.simulator.add_fault(events)
+        await again.click()
+        await host.view.get_by_role("heading", name="Found").wait_for(timeout=20_000)
+        assert not await host.view.locator("#notice").is_visible()
+
+    (update,) = host.named("ui/update-model-context")
+    assert update["params"]["content"][0]["text"].startswith(f"{run_id} is completed.")
+
+
 async def test_error_of_a_tool_is_shown(browser: Browser, client: Client, artifacts: Path) -> None:
     """In the words that the model got."""
     async with hosting(browser, client) as host:
