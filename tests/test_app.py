@@ -55,13 +55,13 @@ async def test_page_is_listed_and_read_as_hosts_expect(upstream: Upstream, trans
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
 async def test_tools_name_their_page_and_the_page_its_tool(upstream: Upstream, mode: str) -> None:
-    """That is all a host needs to show it, and to hide from the model what is not for it."""
+    """That is all a host needs to show it, also one that reads the older form, and to hide what is not for the model."""
     async with connected("memory", upstream.url, mode=mode) as client:
-        metas = {tool.name: (tool.meta or {}).get("ui") for tool in (await client.list_tools()).tools}
+        metas = {tool.name: tool.meta for tool in (await client.list_tools()).tools if tool.meta}
 
-    assert {name for name, ui in metas.items() if ui} == SHOWN | {"view_run"}
-    assert all(metas[name] == {"resourceUri": PAGE} for name in SHOWN)
-    assert metas["view_run"] == {"visibility": ["app"]}
+    assert metas.keys() == SHOWN | {"view_run"}
+    assert all(metas[name] == {"ui": {"resourceUri": PAGE}, "ui/resourceUri": PAGE} for name in SHOWN)
+    assert metas["view_run"] == {"ui": {"visibility": ["app"]}}
 
 
 async def test_extension_is_declared() -> None:

@@ -111,6 +111,13 @@ def give_result(upstream: Upstream, kind: str, content: object, fields: list[str
     answer(upstream, "/v1/tasks/runs/[^/]+/result", {"run": RUN, "output": output})
 
 
+async def shown_result(host: Host, untrusted: Message, **others: Any) -> None:
+    """Let the page show this result."""
+    content = {"id": RUN_ID, "status": "completed", "is_final": True, "untrusted": untrusted, **others}
+    await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": content})
+    await host.view.locator("#result").wait_for()
+
+
 def notice_with(host: Host, text: str) -> Locator:
     """The notice, once it says this."""
     return host.view.locator("#notice").filter(has_text=text)
@@ -342,6 +349,79 @@ async def test_copy_gives_the_result_with_its_sources(browser: Browser, client: 
     assert copied.count("## Sources\n1. ") == 1
 
 
+# ---- results of any size
+
+HUGE: dict[str, tuple[dict[str, Any], str]] = {
+    "cells-that-are-missing": (
+        {"content": "|a" * 50 + "\n" + "|-" * 50 + "\n" + "|\n" * 10_000 + "\nthe end"},
+        "… 9,000 more\nthe end",
+    ),
+    "wide-rows": (
+        {"content": "|a" * 50 + "\n" + "|-" * 50 + "\n" + ("|b" * 50 + "\n") * 1_500 + "\nthe end"},
+        " more\nthe end",
+    ),
+    "paragraphs": ({"content": "a\n\n" * 66_000 + "the end"}, "the end"),
+    "items": ({"content": "- a\n" * 50_000 + "\nthe end"}, "the end"),
+    "quotes": ({"content": (">" * 8 + "a\n\n") * 18_000 + "the end"}, "the end"),
+    "links": ({"content": "[a](http://b.example) " * 9_000 + "the end"}, "the end"),
+    "objects": ({"output": [{f"key {number}": 1 for number in range(30)}, *[{}] * 8_000]}, "… 7,001 more"),
+    "lists": ({"output": [[[1] * 200] * 20] * 20}, " more"),
+    "keys": ({"output": {f"key {number}": number for number in range(5_000)}}, "… 4,000 more"),
+    "links-in-a-value": ({"output": "http://a.example " * 25_000 + "the end"}, "the end"),
+    "rows": (
+        {"columns": [f"column {number}" for number in range(100)], "rows": [{"column 99": 1}] * 900},
+        " more",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HUGE)
+async def test_huge_results_do_not_freeze_the_page(browser: Browser, client: Client, name: str) -> None:
+    """A browser needs some seconds for a hundred thousand elements, and a few kilobytes could ask for a million."""
+    content, end = HUGE[name]
+    async with hosting(browser, client) as host:
+        await shown_result(host, content)
+        elements = await host.view.evaluate("document.querySelectorAll('*').length")
+        text = await host.view.locator("#content").inner_text()
+
+    assert 1_000 < elements < 21_000
+    assert text.replace("\t", "").rstrip().replace("\n\n", "\n").endswith(end)
+
+
+async def test_page_that_is_full_asks_for_no_more(browser: Browser, client: Client) -> None:
+    """All that is loaded is drawn anew with each page."""
+    async with hosting(browser, client) as host:
+        await shown_result(host, {"content": "a\n\n" * 30_000}, cursor="next", page={"start": 0, "end": 9, "total": 99})
+        extent = await host.view.locator("#extent").inner_text()
+        assert not await host.view.get_by_role("button", name="Load more").is_visible()
+
+    assert extent == "Up to character 9 of 99. The rest is on the platform."
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("**bold** and **both *of*** them", "<p><strong>bold</strong> and <strong>both <em>of</em></strong> them</p>"),
+        ("*a* * b * c_d_e `f*g*` ``h`i``", "<p><em>a</em> * b * c_d_e <code>f*g*</code> <code>h`i</code></p>"),
+        ("**" + "long " * 200 + "bold**", "<p><strong>" + "long " * 200 + "bold</strong></p>"),
+        ("a | b\nc", "<p>a | b\nc</p>"),
+    ],
+)
+async def test_markdown_becomes_what_it_means(browser: Browser, client: Client, text: str, html: str) -> None:
+    """And what it does not mean stays text."""
+    async with hosting(browser, client) as host:
+        await shown_result(host, {"content": text})
+        assert await host.view.locator("#content").inner_html() == html
+
+
+async def test_names_of_a_value_mean_nothing_to_the_page(browser: Browser, client: Client) -> None:
+    """Each object of the language has a `constructor`; one that research found has only what it says."""
+    async with hosting(browser, client) as host:
+        await shown_result(host, {"output": [{"constructor": "Voith", "year": 1867}, {"year": 1925}]})
+        rows = host.view.locator("#content tbody tr")
+        assert await rows.all_inner_texts() == ["Voith\t1867", "\t1925"]
+
+
 # ---- hostile words
 
 
@@ -376,6 +456,31 @@ async def test_hostile_results_are_shown_as_text(
             assert "https://bank.example (evil.example)" in " ".join(text.split())
             assert await host.view.get_by_role("link", name="bank", exact=True).count() == 0
             assert await host.view.locator("blockquote").inner_text() == f"quoted {SCRIPT}"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("[mybank.com](https://k.com/login)", "mybank.com (k.com)"),
+        ("[https://accounts.bank.example/k.com](https://k.com/login)", "https://accounts.bank.example/k.com (k.com)"),
+        ("[k.com.evil.example](https://k.com/)", "k.com.evil.example (k.com)"),
+        ("[k.com@evil.example](https://k.com/)", "k.com@evil.example (k.com)"),
+        ("https://b\u0430nk.example/", "https://b\u0430nk.example/ (xn--bnk-6cd.example)"),
+        ("[login](https://k.com)", "login (k.com)"),
+        ("[k.com](https://www.k.com/login)", "k.com"),
+        ("https://k.com/login", "https://k.com/login"),
+        ("https://www.k.com:8080/?q", "https://www.k.com:8080/?q"),
+        ("[Storage, 3.5 percent](https://cited.example/a)", "Storage, 3.5 percent [1]"),
+        ("[mybank.com](https://cited.example/a)", "mybank.com [1] (cited.example)"),
+        ("https://cited.example/a", "https://cited.example/a [1]"),
+    ],
+)
+async def test_links_say_where_they_lead(browser: Browser, client: Client, written: str, shown: str) -> None:
+    """Unless their label is an address of just that host, whoever it speaks of."""
+    sources = [{"number": 1, "url": "https://cited.example/a", "title": "Cited"}]
+    async with hosting(browser, client) as host:
+        await shown_result(host, {"content": written, "citations": sources})
+        assert await host.view.locator("#content").inner_text() == shown
 
 
 async def test_hostile_progress_and_errors_are_shown_as_text(
@@ -426,6 +531,48 @@ async def test_failed_run_says_why(browser: Browser, client: Client, artifacts: 
     text = update["params"]["content"][0]["text"]
     assert "is failed" in text
     assert "unavailable" not in text, "no word of others"
+
+
+@pytest.mark.parametrize("tool", ["create_task", "run_task", "watch_progress"])
+async def test_run_that_waits_for_the_user_can_be_looked_at_again(
+    browser: Browser, client: Client, upstream: Upstream, tool: str, artifacts: Path
+) -> None:
+    """It has not ended: the user decides on the platform, and what the model is told of is the end."""
+    task = {"input": QUESTION, "processor": "lite", "metadata": {"sim": "latency=1 status=action_required"}}
+    if tool == "watch_progress":
+        task = {"id": structured(await client.call_tool("create_task", task))["run_id"]}
+
+    async with hosting(browser, client) as host:
+        shown = await host.called(tool, **task)
+        run_id = task.get("id") or shown["structuredContent"].get("run_id") or shown["structuredContent"]["id"]
+        again = host.view.get_by_role("button", name="Look again")
+        await again.wait_for(timeout=20_000)
+        await host.picture("waiting", artifacts)
+        await no_barrier(host)
+        text = await host.text()
+        assert "It waits for you on the platform." in text
+        assert "no result" not in text
+        assert await host.view.get_by_role("link", name="Open on platform").is_visible()
+
+        looks = len(host.calls("view_run"))
+        await again.click()
+        await host.until(lambda: len(host.calls("view_run")) > looks)
+        await again.wait_for()
+        assert host.named("ui/update-model-context") == []
+
+        run = {**RUN, "run_id": run_id}
+        answer(upstream, f"/v1/tasks/runs/{run_id}", run)
+        output = {"type": "text", "content": "# Found", "basis": []}
+        answer(upstream, f"/v1/tasks/runs/{run_id}/result", {"run": run, "output": output})
+        state = json.dumps({"type": "task_run.state", "run": run})
+        events = Fault("*", ".*/events", times=None, status=200, body=f"data: {state}\n\n", content_type="text/event-stream")
+        upstream.simulator.add_fault(events)
+        await again.click()
+        await host.view.get_by_role("heading", name="Found").wait_for(timeout=20_000)
+        assert not await host.view.locator("#notice").is_visible()
+
+    (update,) = host.named("ui/update-model-context")
+    assert update["params"]["content"][0]["text"].startswith(f"{run_id} is completed.")
 
 
 async def test_error_of_a_tool_is_shown(browser: Browser, client: Client, artifacts: Path) -> None:

@@ -2,9 +2,10 @@
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any
 
 from mcp.server.elicitation import ElicitationResult
@@ -19,13 +20,18 @@ from parallel_mcp.tools.approval import Approval, asking_about, call_after, offe
 from parallel_mcp.tools.arguments import Arguments, read_arguments
 from parallel_mcp.tools.call import App, Call, Offer
 from parallel_mcp.tools.missing_input import AnswerAboutInput, offer_of_complete, with_input
-from parallel_mcp.tools.schemas import published_schema
+from parallel_mcp.tools.schemas import names_in, published_schema
 from parallel_mcp.tools.tasks import TaskRequest
 
 PUBLISHED = Path(__file__).parent / "published"
 
 RESEARCH_PAGE = "ui://parallel-mcp/research-v1.html"
 """The page that shows results of tools, in clients that show such pages. They may keep it, so another page is a v2."""
+
+ON_PAGE: Mapping[str, Any] = MappingProxyType(
+    {"ui": {"resourceUri": RESEARCH_PAGE}, "ui/resourceUri": RESEARCH_PAGE}
+)
+"""The `_meta` of a tool whose results it shows: the form of SEP-1865, and the one before, which older hosts read."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,8 @@ class ToolDefinition:
         arguments = published_schema(self.arguments, closed=True, told_elsewhere=known)
         if self.for_page:  # the page is ours and knows what it gets
             return arguments, {"type": "object"}
-        told = {*(self.output_told_by.model_fields if self.output_told_by else ())} - {"untrusted"}  # that is a warning
-        return arguments, published_schema(self.output, told_elsewhere=told)
+        told = names_in(self.output_told_by) if self.output_told_by else set[str]()
+        return arguments, published_schema(self.output, told_elsewhere=told - {"untrusted"})  # that is a warning
 
     def tool(self) -> Tool:
         """The tool as the SDK serves it.
@@ -101,7 +107,7 @@ class ToolDefinition:
     def _meta(self) -> dict[str, Any] | None:
         if self.for_page:
             return {"ui": {"visibility": ["app"]}}
-        return {"ui": {"resourceUri": RESEARCH_PAGE}} if self.on_page else None
+        return dict(ON_PAGE) if self.on_page else None
 
     def _directly(self) -> Callable[..., Awaitable[CallToolResult]]:
         async def call(request: Arguments, context: Context[App]) -> CallToolResult:

@@ -3,7 +3,7 @@
 Some clients refuse the whole tool list over one schema with these (API clients of several model vendors do).
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any, cast
 
 from pydantic import BaseModel
@@ -14,17 +14,31 @@ def published_schema(
 ) -> dict[str, Any]:
     """The schema of a model as clients see it; `closed` forbids unknown properties.
 
-    Of properties told elsewhere only the type is published: every byte is read by the model.
+    Of properties told elsewhere, also in its parts, only the type is published: every byte is read by the model.
     """
     raw = model.model_json_schema(by_alias=True)
     schema = _flat(raw, cast("dict[str, Any]", raw.pop("$defs", {})))
     schema.pop("description", None)  # the docstring of the model is for us
     if closed:
         schema["additionalProperties"] = False
-    for name in told_elsewhere:
-        for key in ("description", "enum"):
-            schema["properties"].get(name, {}).pop(key, None)
+    for name, member in _members(schema):
+        if name in told_elsewhere and "type" in member:
+            member.pop("description", None)
+            member.pop("enum", None)
     return schema
+
+
+def names_in(model: type[BaseModel]) -> set[str]:
+    """The properties of a model and of its parts."""
+    return {name for name, _ in _members(published_schema(model))}
+
+
+def _members(schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, member in cast("dict[str, dict[str, Any]]", schema.get("properties", {})).items():
+        yield name, member
+        yield from _members(member)
+    if isinstance(schema.get("items"), dict):
+        yield from _members(schema["items"])
 
 
 def _flat(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
