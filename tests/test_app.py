@@ -55,7 +55,7 @@ async def test_page_is_listed_and_read_as_hosts_expect(upstream: Upstream, trans
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
 async def test_tools_name_their_page_and_the_page_its_tool(upstream: Upstream, mode: str) -> None:
-    """That is all a host needs to show it, also one that reads the older form, and to hide what is not for the model."""
+    """That is all a host needs to show it, in the older form too, and to hide what is not for the model."""
     async with connected("memory", upstream.url, mode=mode) as client:
         metas = {tool.name: tool.meta for tool in (await client.list_tools()).tools if tool.meta}
 
