@@ -28,9 +28,7 @@ PUBLISHED = Path(__file__).parent / "published"
 RESEARCH_PAGE = "ui://parallel-mcp/research-v1.html"
 """The page that shows results of tools, in clients that show such pages. They may keep it, so another page is a v2."""
 
-ON_PAGE: Mapping[str, Any] = MappingProxyType(
-    {"ui": {"resourceUri": RESEARCH_PAGE}, "ui/resourceUri": RESEARCH_PAGE}
-)
+ON_PAGE: Mapping[str, Any] = MappingProxyType({"ui": {"resourceUri": RESEARCH_PAGE}, "ui/resourceUri": RESEARCH_PAGE})
 """The `_meta` of a tool whose results it shows: the form of SEP-1865, and the one before, which older hosts read."""
 
 
