@@ -29,6 +29,7 @@ from tests.connecting import (
     structured,
     text_of,
 )
+from tests.specs import EXAMPLES
 
 PAGE = "ui://parallel-mcp/research-v1.html"
 MIME_TYPE = "text/html;profile=mcp-app"
@@ -55,13 +56,22 @@ async def test_page_is_listed_and_read_as_hosts_expect(upstream: Upstream, trans
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
 async def test_tools_name_their_page_and_the_page_its_tool(upstream: Upstream, mode: str) -> None:
-    """That is all a host needs to show it, in the older form too, and to hide what is not for the model."""
+    """That is all a host needs to show it, also an older one, and to hide from the model what is not for it."""
     async with connected("memory", upstream.url, mode=mode) as client:
         metas = {tool.name: tool.meta for tool in (await client.list_tools()).tools if tool.meta}
 
     assert metas.keys() == SHOWN | {"view_run"}
     assert all(metas[name] == {"ui": {"resourceUri": PAGE}, "ui/resourceUri": PAGE} for name in SHOWN)
     assert metas["view_run"] == {"ui": {"visibility": ["app"]}}
+
+
+@pytest.mark.parametrize(("toolsets", "shown"), [("core,specs", True), ("specs", False)])
+async def test_tools_of_specs_are_shown_where_the_page_can_ask(upstream: Upstream, toolsets: str, shown: bool) -> None:
+    """Their results have the form of `run_task`; the page and the tools that it asks belong to `core`."""
+    async with connected("memory", upstream.url, specs=EXAMPLES, toolsets=toolsets) as client:
+        metas = {tool.name: tool.meta for tool in (await client.list_tools()).tools}
+
+    assert metas["company_profile"] == ({"ui": {"resourceUri": PAGE}, "ui/resourceUri": PAGE} if shown else None)
 
 
 async def test_extension_is_declared() -> None:

@@ -19,8 +19,9 @@ from playwright.async_api import Browser, Locator, Page
 from parallel_mcp.simulator import Fault
 from tests.app_host import CAPABILITIES, Host, Message, chromium, hosting, launched
 from tests.conftest import Upstream
-from tests.connecting import create, structured, text_of
+from tests.connecting import connected, create, structured, text_of
 from tests.node_programs import NODE_MODULES, needs_node
+from tests.specs import write_spec
 
 pytestmark = pytest.mark.skipif(not chromium(), reason="there is no Chromium")
 
@@ -283,6 +284,24 @@ async def test_fields_are_a_table_with_confidence_in_words(
         assert await host.view.get_by_role("columnheader", name="employees").count() == 1
 
     assert host.named("tools/call") == [], "what is there need not be asked for"
+
+
+async def test_tool_of_a_spec_is_shown_like_any_other(browser: Browser, upstream: Upstream, tmp_path: Path) -> None:
+    """Whatever its arguments are called: an `id` of theirs names no run."""
+    arguments = {"id": {"type": "string", "description": "Number in the register."}, "year": {"type": "integer"}}
+    write_spec(tmp_path, input_schema={"type": "object", "properties": arguments})
+
+    async with (
+        connected("memory", upstream.url, specs=tmp_path) as client,
+        hosting(browser, client, prepare=with_clock) as host,
+    ):
+        await host.tell("ui/notifications/tool-input", {"arguments": {"id": "HRB 6684", "year": 2026}})
+        await host.page.clock.run_for(10_000)
+        assert await host.view.get_by_role("heading", level=1).inner_text() == "id: HRB 6684, year: 2026"
+        await host.called("find_leader", id="HRB 6684", year=2026)
+        await host.view.get_by_role("rowheader", name="leader_name").wait_for(timeout=20_000)
+
+    assert host.named("tools/call") == []
 
 
 async def test_group_is_a_table_and_more_of_it_is_asked_for(browser: Browser, client: Client, artifacts: Path) -> None:

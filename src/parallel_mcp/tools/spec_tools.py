@@ -30,6 +30,7 @@ from parallel_mcp.tasks.creating import intent_for, is_dear
 from parallel_mcp.tasks.spec_files import Spec, fingerprint, read_specs
 from parallel_mcp.tasks.spec_schemas.publishing import published_output, without_nulls
 from parallel_mcp.tasks.specs import TOOL_LABEL, task_input
+from parallel_mcp.tools import has_page
 from parallel_mcp.tools.approval import (
     Approval,
     asking_about,
@@ -41,7 +42,7 @@ from parallel_mcp.tools.approval import (
 )
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import App, Call, Offer
-from parallel_mcp.tools.definition import PUBLISHED
+from parallel_mcp.tools.definition import ON_PAGE, PUBLISHED
 from parallel_mcp.tools.reply import reply
 from parallel_mcp.tools.results import ResultAnswer
 from parallel_mcp.tools.run_task import answer_by, finished_output, output_of
@@ -84,7 +85,8 @@ class SpecTools:
             for warning in report.warnings:
                 logger.info("The task spec %s could be better: %s", report.file, warning)
         self._specs = {report.spec.name: report.spec for report in reports if report.spec is not None}
-        return list(map(spec_tool, self._specs.values()))
+        meta = dict(ON_PAGE) if has_page(self._settings) else None
+        return [spec_tool(spec, meta) for spec in self._specs.values()]
 
     def finished_reply(self, run: TaskRun, answer: ResultAnswer) -> CallToolResult | None:
         """The answer about a finished run as its tool gives it; None if no spec that is there now has started it."""
@@ -149,7 +151,7 @@ class SpecRequest:
         return intent_for(self.run, self.spec.processor, owner=call.owner, title=title)
 
 
-def spec_tool(spec: Spec) -> Tool:
+def spec_tool(spec: Spec, meta: dict[str, Any] | None) -> Tool:
     """The tool of a spec as the SDK serves it; the hints are those of every tool that creates."""
     resolved = find_resolved_parameters(_called)
     return Tool(
@@ -166,6 +168,7 @@ def spec_tool(spec: Spec) -> Tool:
         annotations=ToolAnnotations(
             title=spec.title, read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
         ),
+        meta=meta,
     )
 
 
