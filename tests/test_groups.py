@@ -109,7 +109,7 @@ async def behind_proxy(
     """A client of a server whose API misbehaves."""
     with faulty(upstream.url) as proxy:
         proxy.add(*faults)
-        timeouts = Timeouts(create_s=1, read_back_s=(0.1, 0.5))
+        timeouts = Timeouts(create_s=4, read_back_s=(0.1, 0.5))  # a thousand rows take a second on a busy machine
         async with connected("memory", proxy.url, timeouts=timeouts, **{**GENEROUS, **settings}) as client:
             yield client, proxy
 
@@ -323,7 +323,7 @@ async def test_question_names_no_less_than_is_charged(upstream: Upstream, mode: 
 
 async def test_group_that_cannot_be_read_in_time_is_said_to_be_so(upstream: Upstream) -> None:
     """Nothing is on its way that a repeat could find."""
-    async with behind_proxy(upstream, max_wait_s=1) as (client, proxy):
+    async with behind_proxy(upstream, max_wait_s=3) as (client, proxy):
         made = await create_group(client, **group_of(2))
         proxy.add(ScriptedFault(method="GET", path=RUNS, fault=stall(), times=None))
         text = await failure(client, "create_task_group", group_of(3, group_id=made["group_id"]))
