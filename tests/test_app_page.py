@@ -581,7 +581,7 @@ async def test_run_that_waits_for_the_user_can_be_looked_at_again(
 
         run = {**RUN, "run_id": run_id}
         answer(upstream, f"/v1/tasks/runs/{run_id}", run)
-        output = {"type": "text", "content": "# Found", "basis": []}
+        output: dict[str, Any] = {"type": "text", "content": "# Found", "basis": []}
         answer(upstream, f"/v1/tasks/runs/{run_id}/result", {"run": run, "output": output})
         state = json.dumps({"type": "task_run.state", "run": run})
         events = Fault(
