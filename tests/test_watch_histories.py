@@ -181,15 +181,19 @@ class World:
         await self.client.cancel(call)
 
     async def probe(self) -> None:
-        """Keep making a call that waits for nothing, to see how busy the machine is."""
+        """Keep making a call that waits for nothing, to see how busy the machine is.
+
+        What counts is when a probe was due, not when it was sent: the machine may lag in between.
+        """
+        due_at = time.monotonic()
         while True:
-            sent_at = time.monotonic()
             try:
+                await anyio.sleep(due_at - time.monotonic())
                 call = await self.client.call("watch_progress", {"id": "no handle"}, lambda value, message: None)
                 await call.answer()
             finally:  # also one that is still waiting when all else is over
-                self.probes.append(Probe(sent_at, time.monotonic()))
-            await anyio.sleep(0.05)
+                self.probes.append(Probe(due_at, time.monotonic()))
+            due_at = time.monotonic() + 0.05
 
     async def history(self) -> History:
         """The log, with what the simulator says of each run."""

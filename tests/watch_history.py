@@ -92,9 +92,9 @@ class Strike:
 
 @dataclass(frozen=True)
 class Probe:
-    """A call that waits for nothing: what it takes is how far the machine lags behind."""
+    """A call that waits for nothing: what it takes from when it was due is how far the machine lags behind."""
 
-    sent_at: float
+    due_at: float
     answered_at: float
 
 
@@ -152,10 +152,10 @@ class History:
         return ANSWER_ALLOWANCE_S + BUSY_MACHINE_S + self._lag_s(watch)
 
     def _lag_s(self, watch: Watch) -> float:
-        """What the slowest probe took that was on its way during a watch."""
+        """What the slowest probe took that was due or on its way during a watch."""
         until = math.inf if watch.ended_at is None else watch.ended_at
-        during = [probe for probe in self.probes if probe.sent_at < until and probe.answered_at > watch.invoked_at]
-        return max((probe.answered_at - probe.sent_at for probe in during), default=0.0)
+        during = [probe for probe in self.probes if probe.due_at < until and probe.answered_at > watch.invoked_at]
+        return max((probe.answered_at - probe.due_at for probe in during), default=0.0)
 
     def _end_rules(self, watch: Watch, answered_at: float) -> Iterator[str]:
         truth = self.truths[watch.run_id]

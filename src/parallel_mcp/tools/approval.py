@@ -8,9 +8,11 @@ import anyio
 from mcp.server.elicitation import AcceptedElicitation, ElicitationResult
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.resolve import Elicit, Resolve
+from mcp.types import CallToolResult
 from pydantic import BaseModel, Field
 
 from parallel_mcp.errors import StillCreating
+from parallel_mcp.ledger import Intent
 from parallel_mcp.settings import Settings, env_name
 from parallel_mcp.tasks.creating import is_dear
 from parallel_mcp.tasks.group_creating import GroupCreating
@@ -50,6 +52,25 @@ def asking_about(
     return ask
 
 
+def asking_first(
+    run: Callable[[Any, Call], Awaitable[CallToolResult]], offering: Callable[[Any, Call], Awaitable[Offer]]
+) -> Callable[..., Awaitable[CallToolResult]]:
+    """Calls `run` after the user was asked about the price, where that is needed and possible."""
+
+    async def offered(request: object, context: Context[App]) -> Offer:
+        return await offer_of(offering, request, context)
+
+    async def call(
+        request: object,
+        context: Context[App],
+        offer: Annotated[Offer, Resolve(offered)],
+        answer: Annotated[ElicitationResult[Approval], Resolve(asking_about(offered))],
+    ) -> CallToolResult:
+        return await run(request, call_after(offer, answer, context))
+
+    return call
+
+
 async def offer_of(making: Callable[[Any, Call], Awaitable[Offer]], request: object, context: Context[App]) -> Offer:
     """What a tool offers in answer to a request."""
     began_at = anyio.current_time()
@@ -68,16 +89,25 @@ async def offer_of_task(request: TaskRequest | CreateTaskGroupArguments, call: C
     Asking a client that cannot answer would fail the whole call. A request that is invalid, or that an earlier create
     answers, is no matter for the user.
     """
-    if not can_be_asked(call.ctx):
+    if isinstance(request, CreateTaskGroupArguments):
+        return await _offer_of_group(request, call)
+    processor = chosen_processor(request, call.settings)
+
+    def intent() -> Intent:
+        return intent_of(request, run_input(request, processor).run, processor, call)
+
+    return await offer_of_run(processor, intent, call, anew=request.force_new)
+
+
+async def offer_of_run(processor: Processor, intent: Callable[[], Intent], call: Call, *, anew: bool = False) -> Offer:
+    """As `offer_of_task`, for one run; one that is wanted `anew` no earlier create answers."""
+    if not is_dear(processor.price_usd, call.settings) or not can_be_asked(call.ctx):
         return Offer()
-    is_group = isinstance(request, CreateTaskGroupArguments)
-    return await (_offer_of_group(request, call) if is_group else _offer_of_run(request, call))
-
-
-def run_offer(processor: Processor, settings: Settings) -> Offer:
-    """With the question about the price of one run."""
+    order = intent()
+    if not anew and await known_in_time(call.app.creator.is_answered(call.api, order), call):
+        return Offer()
     what = f"Start a research task with {processor.name} for ${processor.price_usd:.3f}"
-    return Offer(_question(what, processor, settings), processor.price_usd)
+    return Offer(_question(what, processor, call.settings), processor.price_usd)
 
 
 def _question(what: str, processor: Processor, settings: Settings, *, a_row: bool = False) -> str:
@@ -88,21 +118,13 @@ def _question(what: str, processor: Processor, settings: Settings, *, a_row: boo
     )
 
 
-async def _offer_of_run(request: TaskRequest, call: Call) -> Offer:
-    processor = chosen_processor(request, call.settings)
-    if not is_dear(processor.price_usd, call.settings):
-        return Offer()
-    intent = intent_of(request, run_input(request, processor).run, processor, call)
-    if not request.force_new and await known_in_time(call.app.creator.is_answered(call.api, intent), call):
-        return Offer()
-    return run_offer(processor, call.settings)
-
-
 async def _offer_of_group(request: CreateTaskGroupArguments, call: Call) -> Offer:
     """About the most that the call can cost, so that the call that brings the answer puts the same question.
 
     What an earlier call has bought is not bought again, whatever is approved.
     """
+    if not can_be_asked(call.ctx):
+        return Offer()
     processor = chosen_processor(request, call.settings)
     creating = prepared_group(request, call).creating
     count = len(creating.order.inputs)

@@ -16,7 +16,7 @@ from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.types import CallToolResult, ToolAnnotations
 from pydantic import BaseModel
 
-from parallel_mcp.tools.approval import Approval, asking_about, call_after, offer_of, offer_of_task
+from parallel_mcp.tools.approval import Approval, asking_about, asking_first, call_after, offer_of_task
 from parallel_mcp.tools.arguments import Arguments, read_arguments
 from parallel_mcp.tools.call import App, Call, Offer
 from parallel_mcp.tools.missing_input import AnswerAboutInput, offer_of_complete, with_input
@@ -74,21 +74,15 @@ class ToolDefinition:
         Its schemas are read from the file that a test compares with the models: making them at each start would take
         as long as all the rest of this package.
         """
-        function = self._function()
-        resolved = find_resolved_parameters(function)
         published = json.loads((PUBLISHED / self.folder / f"{self.run.__name__}.json").read_text(encoding="utf-8"))
-        return Tool(
-            fn=function,
+        return served(
+            self._function(),
+            _OneModel(arg_model=self.arguments, output_schema=published["outputSchema"]),
             name=self.run.__name__,
             title=self.title,
             description=inspect.getdoc(self.run) or "",
             parameters=published["inputSchema"],
-            fn_metadata=_OneModel(arg_model=self.arguments, output_schema=published["outputSchema"]),
-            is_async=True,
-            context_kwarg="context",
-            resolved_params=dict(resolved),
-            resolver_plans=build_resolver_plans(resolved, {"request"}),
-            annotations=ToolAnnotations(
+            hints=ToolAnnotations(
                 read_only_hint=not (self.creates or self.cancels),
                 destructive_hint=self.cancels,
                 idempotent_hint=not self.creates,
@@ -100,12 +94,12 @@ class ToolDefinition:
     def _function(self) -> Callable[..., Awaitable[CallToolResult]]:
         if self.needs_input:
             return self._asking_for_input_first()
-        return self._asking_first() if self.creates else self._directly()
+        return asking_first(self.run, self.offering) if self.creates else self._directly()
 
-    def _meta(self) -> dict[str, Any] | None:
+    def _meta(self) -> Mapping[str, Any] | None:
         if self.for_page:
             return {"ui": {"visibility": ["app"]}}
-        return dict(ON_PAGE) if self.on_page else None
+        return ON_PAGE if self.on_page else None
 
     def _directly(self) -> Callable[..., Awaitable[CallToolResult]]:
         async def call(request: Arguments, context: Context[App]) -> CallToolResult:
@@ -113,24 +107,8 @@ class ToolDefinition:
 
         return call
 
-    def _asking_first(self) -> Callable[..., Awaitable[CallToolResult]]:
-        """Calls the tool after the user was asked about its price, where that is needed and possible."""
-
-        async def offered(request: Arguments, context: Context[App]) -> Offer:
-            return await offer_of(self.offering, request, context)
-
-        async def call(
-            request: Arguments,
-            context: Context[App],
-            offer: Annotated[Offer, Resolve(offered)],
-            answer: Annotated[ElicitationResult[Approval], Resolve(asking_about(offered))],
-        ) -> CallToolResult:
-            return await self.run(request, call_after(offer, answer, context))
-
-        return call
-
     def _asking_for_input_first(self) -> Callable[..., Awaitable[CallToolResult]]:
-        """As `_asking_first`, after the user was asked what to research, where that is needed and possible."""
+        """As `asking_first`, after the user was asked what to research, where that is needed and possible."""
 
         async def call(
             request: TaskRequest,
@@ -142,6 +120,35 @@ class ToolDefinition:
             return await self.run(with_input(request, told), call_after(offer, answer, context))
 
         return call
+
+
+def served(
+    function: Callable[..., Awaitable[CallToolResult]],
+    checking: FuncMetadata,
+    *,
+    name: str,
+    title: str,
+    description: str,
+    parameters: dict[str, Any],
+    hints: ToolAnnotations,
+    meta: Mapping[str, Any] | None,
+) -> Tool:
+    """A function of one checked `request` and what its `Resolve` parameters ask for, as a tool of the SDK."""
+    resolved = find_resolved_parameters(function)
+    return Tool(
+        fn=function,
+        name=name,
+        title=title,
+        description=description,
+        parameters=parameters,
+        fn_metadata=checking,
+        is_async=True,
+        context_kwarg="context",
+        resolved_params=dict(resolved),
+        resolver_plans=build_resolver_plans(resolved, {"request"}),
+        annotations=hints,
+        meta=dict(meta) if meta else None,
+    )
 
 
 class _OneModel(FuncMetadata):

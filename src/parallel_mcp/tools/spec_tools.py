@@ -6,17 +6,14 @@ Imported only where a directory of specs is set.
 import copy
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import anyio
 import anyio.to_thread
-from mcp.server.elicitation import ElicitationResult
-from mcp.server.mcpserver import Context
-from mcp.server.mcpserver.resolve import Resolve, build_resolver_plans, find_resolved_parameters
 from mcp.server.mcpserver.tools import Tool
 from mcp.server.mcpserver.utilities.func_metadata import FuncMetadata
 from mcp.types import CallToolResult, ToolAnnotations
@@ -26,23 +23,15 @@ from parallel_mcp.api.models import TaskRun, TaskRunInput
 from parallel_mcp.ledger import Intent
 from parallel_mcp.render.untrusted import one_line
 from parallel_mcp.settings import Settings
-from parallel_mcp.tasks.creating import intent_for, is_dear
+from parallel_mcp.tasks.creating import intent_for
 from parallel_mcp.tasks.spec_files import Spec, fingerprint, read_specs
 from parallel_mcp.tasks.spec_schemas.publishing import published_output, without_nulls
 from parallel_mcp.tasks.specs import TOOL_LABEL, task_input
 from parallel_mcp.tools import has_page
-from parallel_mcp.tools.approval import (
-    Approval,
-    asking_about,
-    call_after,
-    can_be_asked,
-    known_in_time,
-    offer_of,
-    run_offer,
-)
+from parallel_mcp.tools.approval import asking_first, offer_of_run
 from parallel_mcp.tools.arguments import Arguments
-from parallel_mcp.tools.call import App, Call, Offer
-from parallel_mcp.tools.definition import ON_PAGE, PUBLISHED
+from parallel_mcp.tools.call import Call, Offer
+from parallel_mcp.tools.definition import ON_PAGE, PUBLISHED, served
 from parallel_mcp.tools.reply import reply
 from parallel_mcp.tools.results import ResultAnswer
 from parallel_mcp.tools.run_task import answer_by, finished_output, output_of
@@ -85,7 +74,7 @@ class SpecTools:
             for warning in report.warnings:
                 logger.info("The task spec %s could be better: %s", report.file, warning)
         self._specs = {report.spec.name: report.spec for report in reports if report.spec is not None}
-        meta = dict(ON_PAGE) if has_page(self._settings) else None
+        meta = ON_PAGE if has_page(self._settings) else None
         return [spec_tool(spec, meta) for spec in self._specs.values()]
 
     def finished_reply(self, run: TaskRun, answer: ResultAnswer) -> CallToolResult | None:
@@ -151,22 +140,17 @@ class SpecRequest:
         return intent_for(self.run, self.spec.processor, owner=call.owner, title=title)
 
 
-def spec_tool(spec: Spec, meta: dict[str, Any] | None) -> Tool:
+def spec_tool(spec: Spec, meta: Mapping[str, Any] | None) -> Tool:
     """The tool of a spec as the SDK serves it; the hints are those of every tool that creates."""
-    resolved = find_resolved_parameters(_called)
-    return Tool(
-        fn=_called,
+    return served(
+        asking_first(run_spec, _offer_of_spec),
+        _SpecArguments(arg_model=Arguments, output_schema=output_schema_of(spec), spec=spec),
         name=spec.name,
         title=spec.title,
         description=description_of(spec),
         parameters=spec.input_schema,
-        fn_metadata=_SpecArguments(arg_model=Arguments, output_schema=output_schema_of(spec), spec=spec),
-        is_async=True,
-        context_kwarg="context",
-        resolved_params=dict(resolved),
-        resolver_plans=build_resolver_plans(resolved, {"request"}),
-        annotations=ToolAnnotations(
-            title=spec.title, read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
+        hints=ToolAnnotations(
+            read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
         ),
         meta=meta,
     )
@@ -205,27 +189,7 @@ class _SpecArguments(FuncMetadata):
 
 
 async def _offer_of_spec(request: SpecRequest, call: Call) -> Offer:
-    """As `approval.offer_of_task`, for the price of the spec's processor."""
-    processor = request.spec.processor
-    if not is_dear(processor.price_usd, call.settings) or not can_be_asked(call.ctx):
-        return Offer()
-    if await known_in_time(call.app.creator.is_answered(call.api, request.intent(call)), call):
-        return Offer()
-    return run_offer(processor, call.settings)
-
-
-async def _offered(request: SpecRequest, context: Context[App]) -> Offer:
-    return await offer_of(_offer_of_spec, request, context)
-
-
-async def _called(
-    request: SpecRequest,
-    context: Context[App],
-    offer: Annotated[Offer, Resolve(_offered)],
-    answer: Annotated[ElicitationResult[Approval], Resolve(asking_about(_offered))],
-) -> CallToolResult:
-    """A call of the tool of any spec, after the user was asked about its price where that is needed and possible."""
-    return await run_spec(request, call_after(offer, answer, context))
+    return await offer_of_run(request.spec.processor, partial(request.intent, call), call)
 
 
 async def run_spec(request: SpecRequest, call: Call) -> CallToolResult:
