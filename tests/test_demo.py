@@ -50,3 +50,25 @@ def test_key_cannot_be_given_as_an_argument() -> None:
 
     assert finished.returncode == 2
     assert "unrecognized arguments" in finished.stderr
+
+
+def test_flag_that_would_have_no_effect_is_refused() -> None:
+    """Whoever forgets --http would wait for a port that nobody opens."""
+    command = [sys.executable, "-m", "parallel_mcp", "serve", "--port", "8090"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+
+    assert finished.returncode == 2
+    assert "--port: only `serve --http`" in finished.stderr
+
+
+def test_wrong_setting_is_named_as_it_was_given_and_without_its_value() -> None:
+    """One start says all that is wrong, in the words of the person who set it."""
+    command = [sys.executable, "-m", "parallel_mcp", "serve", "--max-wait-s", "soon"]
+    environment = {"PARALLEL_MCP_TOOLSETS": "kore"}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=20)
+
+    assert finished.returncode == 2
+    assert "--max-wait-s should be a valid number" in finished.stderr
+    assert "PARALLEL_MCP_TOOLSETS should be 'core', 'findall', 'monitor' or 'specs'" in finished.stderr
+    assert "kore" not in finished.stderr
+    assert "soon" not in finished.stderr

@@ -158,7 +158,9 @@ def load_settings(flags: Mapping[str, Any] | None = None) -> Settings:
         settings = Settings.model_validate({name: value for name, value in environment.items() if value} | given)
     except ValidationError as error:
         problems = error.errors(include_input=False, include_url=False, include_context=False)
-        raise SettingsError("; ".join(_explain(problem["loc"], problem["msg"]) for problem in problems)) from None
+        raise SettingsError(
+            "; ".join(_explain(problem["loc"], problem["msg"], given) for problem in problems)
+        ) from None
     if settings.api_key is None and settings.api_key_file is not None:
         return settings.model_copy(update={"api_key": _key_from_file(settings.api_key_file)})
     return settings
@@ -173,6 +175,11 @@ def unknown_variables() -> list[str]:
 def env_name(field: str) -> str:
     """The environment variable of a setting."""
     return f"PARALLEL_{field.upper()}" if field in _OWN_NAMES else f"{ENV_PREFIX}{field.upper()}"
+
+
+def flag_of(field: str) -> str:
+    """The flag of `serve` that sets it."""
+    return "--" + field.replace("_", "-")
 
 
 def is_loopback(host: str) -> bool:
@@ -193,7 +200,8 @@ def _key_from_file(path: Path) -> SecretStr | None:
         raise SettingsError(f"PARALLEL_API_KEY_FILE {reason}") from None
 
 
-def _explain(location: tuple[int | str, ...], message: str) -> str:
+def _explain(location: tuple[int | str, ...], message: str, flags: Mapping[str, Any]) -> str:
+    """What is wrong, under the name that the person has used."""
     name = str(location[0]) if location else ""
-    label = env_name(name) if name in Settings.model_fields else name
-    return f"{label} {message.removeprefix('Value error, ')}".strip()
+    label = flag_of(name) if name in flags else env_name(name) if name in Settings.model_fields else name
+    return f"{label} {message.removeprefix('Value error, ').removeprefix('Input ')}".strip()

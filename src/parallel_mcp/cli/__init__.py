@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any, cast
 
 from parallel_mcp import __version__
-from parallel_mcp.settings import Settings, env_name
+from parallel_mcp.settings import Settings, env_name, flag_of
 
 SECRET_FIELDS = frozenset({"api_key"})  # arguments of a process can be read by others on the machine
+HTTP_FIELDS = ("host", "port", "allowed_hosts", "auth")
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; the exit status. Each is imported when it is the one."""
-    options = vars(_parser().parse_args(arguments))
+    parser = _parser()
+    options = vars(parser.parse_args(arguments))
     command = options.pop("command")
     if command == "demo":
         from parallel_mcp.cli.demo import run_demo
@@ -33,6 +35,8 @@ def run(arguments: Sequence[str]) -> int:
         from parallel_mcp.http.serve import serve_http
 
         return serve_http(options)
+    if ignored := [flag_of(name) for name in HTTP_FIELDS if options.get(name) is not None]:
+        parser.error(f"{', '.join(ignored)}: only `serve --http` has a use for it")
     from parallel_mcp.stdio import serve_stdio
 
     return serve_stdio(options)
@@ -52,15 +56,13 @@ def _parser() -> argparse.ArgumentParser:
         "serve",
         help="serve MCP on stdin and stdout (default), or over HTTP",
         allow_abbrev=False,
-        epilog=_settings_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"Each flag is an environment variable as well, such as {flag_of('port')} and {env_name('port')}; "
+        f"`parallel-mcp --help` lists them. The key itself is taken from {env_name('api_key')} or a file only.",
     )
     serve.add_argument("--http", action="store_true", help="serve Streamable HTTP at /mcp instead, and GET /health")
     for name, field in Settings.model_fields.items():
         if name not in SECRET_FIELDS:
-            serve.add_argument(
-                _flag(name), dest=name, metavar="VALUE", help=(field.description or "").replace("%", "%%")
-            )
+            serve.add_argument(flag_of(name), dest=name, metavar="VALUE", help=_described(field).replace("%", "%%"))
     commands.add_parser("demo", help="show it all on the built-in simulator: no key, no network")
     simulate = commands.add_parser("simulate", help="serve a stand-in for the Parallel API on loopback")
     simulate.add_argument("--port", type=int, default=8099, help="port to bind (default 8099)")
@@ -76,15 +78,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_specs(specs: argparse.ArgumentParser) -> None:
     actions = specs.add_subparsers(dest="action", metavar="ACTION", required=True)
-    check = actions.add_parser("check", help="say what is wrong with the task specs of a directory")
-    check.add_argument("directory", type=Path, metavar="DIR", help="directory of JSON and TOML files")
+    check = actions.add_parser("check", help="say what is wrong with task specs")
+    check.add_argument("path", type=Path, metavar="DIR", help="directory of JSON and TOML files, or one of its files")
     new = actions.add_parser("new", help="draft a task spec with the API's help; uses your key, and starts no research")
     new.add_argument("intent", help='what you want to know, such as "the CEO and headcount of a company"')
     new.add_argument("--out", type=Path, metavar="FILE", help="new .json file to write; left out: standard output")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _settings_help() -> str:

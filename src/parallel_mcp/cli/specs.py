@@ -14,8 +14,10 @@ from parallel_mcp.cli import say
 from parallel_mcp.errors import PLATFORM_URL, ResearchError, SettingsError
 from parallel_mcp.render.untrusted import clean, one_line
 from parallel_mcp.settings import Settings, env_name, load_settings
+from parallel_mcp.tasks.creating import is_dear
 from parallel_mcp.tasks.processors import enough_for, processor_named
 from parallel_mcp.tasks.spec_files import MAX_DESCRIPTION_CHARS, BadSpec, SpecReport, checked_spec, read_specs
+from parallel_mcp.tasks.spec_schemas.findings import shown_name
 from parallel_mcp.tools.spec_tools import names_of_own_tools
 
 FAILED = 1
@@ -23,12 +25,12 @@ WRONG_USAGE = 2
 MAX_INTENT_CHARS = 5_000
 
 
-def run_specs(*, action: str, directory: Path | None = None, intent: str = "", out: Path | None = None) -> int:
+def run_specs(*, action: str, path: Path | None = None, intent: str = "", out: Path | None = None) -> int:
     """Run one of the two; the exit status."""
     try:
         settings = load_settings()
-        if directory is not None and action == "check":
-            return _check(directory, settings)
+        if path is not None and action == "check":
+            return _check(path, settings)
         return _new(intent, out, settings)
     except (SettingsError, ResearchError) as error:
         quote = f" {one_line(error.quote, 500)}" if isinstance(error, ResearchError) and error.quote else ""
@@ -39,24 +41,34 @@ def run_specs(*, action: str, directory: Path | None = None, intent: str = "", o
 # ---- check
 
 
-def _check(directory: Path, settings: Settings) -> int:
+def _check(path: Path, settings: Settings) -> int:
+    """A directory, or one file as it is among the others of its directory."""
+    directory = path.parent if path.is_file() else path
     reports = read_specs(directory, default_processor=settings.default_processor, taken=names_of_own_tools())
+    if path.is_file():
+        reports = [report for report in reports if report.file == shown_name(path.name)]
     for report in reports:
-        _write(_lines_of(report))
+        _write(_lines_of(report, settings))
     bad = sum(report.spec is None for report in reports)
     _write([f"{len(reports) - bad} good, {bad} bad." if reports else "There is no .json or .toml file here."])
     return FAILED if bad or not reports else 0
 
 
-def _lines_of(report: SpecReport) -> list[str]:
+def _lines_of(report: SpecReport, settings: Settings) -> list[str]:
     spec = report.spec
+    warnings = list(report.warnings)
     if spec is None:
         lines = [f"{report.file}: left out"]
     else:
         price = f"{spec.processor.name}, ${spec.processor.price_usd:.3f} a run"
         lines = [f"{report.file}: the tool {spec.name} ({price})"]
+        if is_dear(spec.processor.price_usd, settings):
+            limit = f"the ${settings.max_usd_per_call:.2f} that one call may cost ({env_name('max_usd_per_call')})"
+            warnings.append(
+                f"a run costs more than {limit}: the user is asked each time, and a client that cannot ask is refused"
+            )
     lines += [f"  error: {error}" for error in report.errors]
-    return [*lines, *(f"  warning: {warning}" for warning in report.warnings)]
+    return [*lines, *(f"  warning: {warning}" for warning in warnings)]
 
 
 # ---- new
