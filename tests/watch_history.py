@@ -13,7 +13,8 @@ STREAM_STALLS = frozenset({"stall_after"})
 STATUS_OF_COMPLETED = "completed"
 
 ANSWER_ALLOWANCE_S = 1.0  # the promise
-BUSY_MACHINE_S = 0.5  # ours: tests share their machine; and what a probe took meanwhile
+BUSY_MACHINE_S = 0.5  # ours: tests share their machine; and what probes took meanwhile
+PROBES_IN_A_WATCH = 2  # a watch starts and ends with turns of the event loop where a probe has one
 CLOCKS_DIFFER_S = 0.1
 
 # How long after the end of a run a watch may still call it active, by what its requests met with.
@@ -21,7 +22,7 @@ UNDISTURBED_S = 1.0
 BROKEN_S = 14.0  # the longest pause between polls, a request that times out, the last words of the stream
 STALLED_S = 15.0 + BROKEN_S
 
-LAGS_TOO_MUCH_S = 0.5  # to read a status in the 0.9 s that a watch has for its last look
+LAGS_TOO_MUCH_S = 1.0  # to read a status in the 0.9 s that a watch has for its last look
 
 ERROR_LOOKS_BACK_S = 10.0  # a request that began before a watch joined may fail it: three attempts and their pauses
 
@@ -152,10 +153,10 @@ class History:
         return ANSWER_ALLOWANCE_S + BUSY_MACHINE_S + self._lag_s(watch)
 
     def _lag_s(self, watch: Watch) -> float:
-        """What the slowest probe took that was due or on its way during a watch."""
+        """How far the machine may have held up a watch, by the slowest probe that was due or on its way meanwhile."""
         until = math.inf if watch.ended_at is None else watch.ended_at
         during = [probe for probe in self.probes if probe.due_at < until and probe.answered_at > watch.invoked_at]
-        return max((probe.answered_at - probe.due_at for probe in during), default=0.0)
+        return PROBES_IN_A_WATCH * max((probe.answered_at - probe.due_at for probe in during), default=0.0)
 
     def _end_rules(self, watch: Watch, answered_at: float) -> Iterator[str]:
         truth = self.truths[watch.run_id]
