@@ -317,7 +317,7 @@ async def test_question_for_the_status_ends_with_the_connection_whose_silence_it
 
         run.proxy.add(ScriptedFault(path=EVENTS, fault=silent_until_asked))
         run.proxy.add(ScriptedFault(path=".*", fault=stream_of(then="hang"), times=None))
-        async with connected_api(run.proxy.url) as api, sharing_feeds(QUICK) as feeds:
+        async with connected_api(run.proxy.url) as api, sharing_feeds(replace(QUICK, silent_connection_s=60)) as feeds:
             await followed_by(feeds, api)
             await run.proxy.wait_for(lambda: run.proxy.open_connections == 0)
 
