@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mcp import Client, MCPError
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import EmptyResult
+from mcp.types import INTERNAL_ERROR, EmptyResult
 
 from parallel_mcp.api.models import TaskRun
 from parallel_mcp.server import build_server
@@ -35,7 +35,7 @@ from tests.connecting import (
     structured,
     text_of,
 )
-from tests.faults import ScriptedFault, cut_body, faulty, respond
+from tests.faults import ScriptedFault, cut_body, faulty, reset_before_read, respond
 from tests.faults.kinds import Fault as ByteFault
 from tests.specs import EXAMPLES, write_spec
 from tests.task_client import (
@@ -239,6 +239,53 @@ async def test_end_is_told_however_late_the_result_can_be_read(upstream: Upstrea
     assert "completed, but its result could not be read" in before.status_message
     assert after.status == "completed"
     assert after.result
+
+
+PASSING: dict[str, ByteFault] = {
+    "no server behind the gateway": respond(503),
+    "the gateway's own page as an error": respond(502, b"<html></html>", {"content-type": "text/html"}),
+    "the gateway's own page": respond(200, b"<html></html>", {"content-type": "text/html"}),
+    "too many requests": respond(429, b"{}", {"retry-after": "0.1"}),
+    "no answer": reset_before_read(),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING)
+async def test_outage_at_a_look_does_not_end_the_call(upstream: Upstream, fault: str) -> None:
+    """A client takes an error for the end of the call, and its model would buy the answer that is on its way again."""
+    takes = TakesTasks()
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(method="GET", path=f"{RUNS}/trun_[^/]*", fault=PASSING[fault], times=3))
+        async with task_client("memory", proxy.url, takes) as client:
+            result = await client.call_tool("run_task", {**TASK, "processor": "lite"})
+
+    assert not result.is_error
+    assert "Sources" in text_of(result)
+    unread = takes.seen[1]
+    assert unread.status == "working"
+    assert unread.status_message.startswith("How the run stands could not be read just now: ")
+    assert "Next" not in unread.status_message
+    assert unread.poll_interval_ms == LONGEST_POLL_S * 1000
+    assert upstream.simulator.accepted_runs == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_lasting_error_of_a_look_leads_to_the_run_and_not_to_another_one(upstream: Upstream, method: str) -> None:
+    """The run is paid for and goes on; advice to call again would be followed by calling the tool again."""
+    with faulty(upstream.url) as proxy:
+        async with task_client("memory", proxy.url, TakesTasks()) as client:
+            created = await task_created(client, "run_task", NEVER)
+            refused = respond(401, b'{"error": {"message": "no such key", "ref_id": "r1"}}')
+            proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}", fault=refused))
+            with pytest.raises(MCPError) as error:
+                await asked(client, method, created.task_id)
+
+    text = error.value.error.message
+    assert error.value.error.code == INTERNAL_ERROR
+    assert "no such key" in text
+    assert f"Next: The run {created.task_id} is not affected. Ask for this task again, or call " in text
+    assert f'get_result(id="{created.task_id}")' in text
+    assert text.count("Next: ") == 1
 
 
 async def test_look_at_progress_that_fails_is_no_fault_of_the_task(upstream: Upstream) -> None:

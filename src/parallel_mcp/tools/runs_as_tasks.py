@@ -29,12 +29,12 @@ from parallel_mcp.render.errors import error_text
 from parallel_mcp.tasks.handles import run_handle
 from parallel_mcp.tasks.watching import RunSnapshot
 from parallel_mcp.tools.call import App, Call, call_of
-from parallel_mcp.tools.reply import failed
+from parallel_mcp.tools.reply import failed, next_call
 from parallel_mcp.tools.result_pages import GetResultArguments, page_of_result
 from parallel_mcp.tools.results import read_result
 from parallel_mcp.tools.run_task import finished_reply
 from parallel_mcp.tools.status import next_for, seconds_between
-from parallel_mcp.tools.task_states import ended, poll_interval_s, progress_message, working
+from parallel_mcp.tools.task_states import ended, poll_interval_s, progress_message, unread, working
 
 if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.5  # for the first news of a stream, which may have to be opened
 REPLAY_PAUSE_S = 0.1  # after which what has happened so far is taken to have been told
+_PASSING = (UpstreamUnavailable, UpstreamUnreadable, RateLimited)
 RESULT_MAY_LAG_S = 120  # behind the status, which may be told by another machine upstream
 
 
@@ -55,7 +56,12 @@ class RunsAsTasks:
     async def task(self, task_id: str, ctx: ServerRequestContext[App]) -> Task:
         """The run as it stands; one that has ended with what the tool would have returned."""
         call = call_of(ctx)
-        run = await _retrieved(task_id, call)
+        try:
+            run = await _known_run(task_id, call)
+        except _PASSING as error:  # clients take an error for the end of the call, and the run goes on
+            return unread(task_id, error)
+        except ResearchError as error:
+            raise _refusal(task_id, error) from error
         if not run.is_active:
             return await self._inactive(run, call)
         snapshot = await _seen_at_once(run, call)
@@ -63,16 +69,16 @@ class RunsAsTasks:
 
     async def update(self, task_id: str, responses: Mapping[str, Any], ctx: ServerRequestContext[App]) -> None:
         """Nothing asks for an answer."""
-        await _retrieved(task_id, call_of(ctx))
+        await _checked(task_id, call_of(ctx))
 
     async def cancel(self, task_id: str, ctx: ServerRequestContext[App]) -> None:
         """The run goes on and is billed: the API has no cancel for runs."""
-        await _retrieved(task_id, call_of(ctx))
+        await _checked(task_id, call_of(ctx))
 
     async def changes(self, task_id: str, ctx: ServerRequestContext[App]) -> AsyncGenerator[Task]:
         """The run as it stands, and whatever is new of it: the caller may be told less."""
         call = call_of(ctx)
-        run = await _retrieved(task_id, call)
+        run = await _known_run(task_id, call)
         with suppress(ResearchError):  # then the status alone is asked for
             async with call.watching_run(run.run_id, "") as snapshots:
                 async for snapshot in snapshots:
@@ -121,13 +127,35 @@ class RunsAsTasks:
         return spec_reply or finished_reply(answer)
 
 
-async def _retrieved(task_id: str, call: Call) -> TaskRun:
+async def _checked(task_id: str, call: Call) -> None:
+    """Make sure that there is such a run, and that it is the caller's."""
+    try:
+        await _known_run(task_id, call)
+    except ResearchError as error:
+        raise _refusal(task_id, error) from error
+
+
+async def _known_run(task_id: str, call: Call) -> TaskRun:
+    """The run of a task.
+
+    Raises:
+        UnknownTask: There is none, or it is not the caller's.
+        ResearchError: It could not be read.
+    """
     try:
         return await call.api.retrieve_run(run_handle(task_id))
     except (InvalidArguments, NotFound):
         raise UnknownTask from None
-    except ResearchError as error:
-        raise MCPError(INTERNAL_ERROR, error_text(error)) from error
+
+
+def _refusal(task_id: str, error: ResearchError) -> MCPError:
+    """What is told of a run that could not be read. The advice of the error itself is for calls of tools."""
+    look = next_call("get_result", id=task_id)
+    advice = (
+        f"The run {task_id} is not affected. Ask for this task again, or call {look}; do not call the tool again, "
+        "which may buy a second run."
+    )
+    return MCPError(INTERNAL_ERROR, error_text(error, next_step=advice))
 
 
 async def _result(run: TaskRun, call: Call) -> TaskRunResult:

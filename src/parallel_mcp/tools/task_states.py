@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from parallel_mcp.extensions.tasks import Task, TaskStarted
@@ -13,11 +14,13 @@ if TYPE_CHECKING:
     from mcp.types import CallToolResult
 
     from parallel_mcp.api.models import TaskRun
+    from parallel_mcp.errors import UpstreamError
     from parallel_mcp.tasks.watching import RunSnapshot
     from parallel_mcp.tools.tasks import Started
 
 SHORTEST_POLL_S = 2.0
 LONGEST_POLL_S = 8.0  # the stream of a run that was looked at lingers for ten seconds
+LONGEST_PAUSE_S = 60.0  # where the API says when to come back
 MAX_MESSAGE_CHARS = 200
 
 
@@ -53,6 +56,19 @@ def ended(run: TaskRun, result: CallToolResult | None) -> Task:
         poll_interval_ms=round(SHORTEST_POLL_S * 1000),
         status_message=f"The run is {run.status}.",
         result=result,
+    )
+
+
+def unread(task_id: str, error: UpstreamError) -> Task:
+    """A task whose run cannot be read just now: for all that is known it goes on. The times are those of the answer."""
+    now = datetime.now(UTC).isoformat()
+    return Task(
+        task_id=task_id,
+        status="working",
+        created_at=now,
+        last_updated_at=now,
+        poll_interval_ms=round(max(LONGEST_POLL_S, min(error.retry_after_s or 0, LONGEST_PAUSE_S)) * 1000),
+        status_message=f"How the run stands could not be read just now: {error}.",
     )
 
 
