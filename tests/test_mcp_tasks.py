@@ -550,6 +550,34 @@ async def test_listening_client_is_told_of_the_end_also_when_the_stream_fails_fo
     assert state["status"] == "completed"
 
 
+async def test_listening_client_is_told_how_a_run_goes_on_that_had_waited_for_the_user(upstream: Upstream) -> None:
+    """Nobody else tells it: a stream that ended there would be opened again and again, or never."""
+    with ExitStack() as serving:
+        proxy = serving.enter_context(faulty(upstream.url))
+        address = serving.enter_context(serving_http(load_settings({"base_url": proxy.url, "ledger": "memory"})))
+        async with replica(address) as client:
+            created = await task_created(client, "run_task", NEVER)
+        stopped = {"run_id": created.task_id, "status": "action_required", "is_active": False, "processor": "core"}
+        event = json.dumps({"type": "task_run.state", "run": stopped}).encode()
+        stream = respond(200, b"data: " + event + b"\n\n", {"content-type": "text/event-stream"})
+        status = respond(200, json.dumps(stopped).encode())
+        proxy.add(ScriptedFault(path=f".*/{created.task_id}/events", fault=stream, times=None))
+        proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}", fault=status, times=None))
+        async with told_of(address, created.task_id) as told:
+            with anyio.fail_after(30):
+                await anext(told)
+                waits = (await anext(told))["params"]
+                proxy.clear()
+                upstream.simulator.finish(created.task_id)
+                while "result" not in (state := (await anext(told))["params"]):
+                    pass
+
+    assert waits["status"] == "working"
+    assert "The user must look at https://platform.parallel.ai/" in waits["statusMessage"]
+    assert waits["pollIntervalMs"] == LONGEST_POLL_S * 1000
+    assert state["status"] == "completed"
+
+
 async def test_listening_to_tasks_needs_the_capability(upstream: Upstream) -> None:
     """As every other method of the extension."""
     with serving_http(load_settings({"base_url": upstream.url, "ledger": "memory"})) as address:

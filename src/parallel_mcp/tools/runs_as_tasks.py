@@ -90,11 +90,11 @@ class RunsAsTasks:
                 yield task
 
     async def _polled(self, run: TaskRun, call: Call) -> AsyncGenerator[Task]:
-        """A run that cannot be watched, until it is at its end and that could be read."""
+        """A run that cannot be watched, or waits for the user, until it is at its end and that could be read."""
         while True:
             task = working(run, run.status) if run.is_active else await self._inactive(run, call)
             yield task
-            if task.has_ended or not (run.is_active or run.is_final):
+            if task.has_ended:
                 return
             await anyio.sleep(poll_interval_s(run))
             with suppress(ResearchError):

@@ -88,7 +88,12 @@ def progress_message(snapshot: RunSnapshot) -> str:
 
 
 def poll_interval_s(run: TaskRun) -> float:
-    """Seconds until a run is worth another look: a tenth of its age, or of the time in which such runs end at best."""
+    """Seconds until a run is worth another look: a tenth of its age, or of the time in which such runs end at best.
+
+    One that waits for the user may do so for hours.
+    """
+    if not (run.is_active or run.is_final):
+        return LONGEST_POLL_S
     processor = processor_named(run.processor)
     fastest_s = processor.fastest_s if processor else 0
     return max(SHORTEST_POLL_S, min(LONGEST_POLL_S, max(fastest_s, elapsed_s(run) or 0) / 10))
