@@ -578,6 +578,28 @@ async def test_listening_client_is_told_how_a_run_goes_on_that_had_waited_for_th
     assert state["status"] == "completed"
 
 
+@pytest.mark.parametrize("status", [404, 401])
+async def test_stream_ends_where_a_run_can_never_be_read_again(upstream: Upstream, status: int) -> None:
+    """The client asks for the task and learns why; else it would be told for ever that the run is at work."""
+    with ExitStack() as serving:
+        proxy = serving.enter_context(faulty(upstream.url))
+        address = serving.enter_context(serving_http(load_settings({"base_url": proxy.url, "ledger": "memory"})))
+        async with replica(address) as client:
+            created = await task_created(client, "run_task", {**NEVER, "processor": "lite"})
+        gone = respond(status, b"{}")
+        proxy.add(ScriptedFault(path=f".*/{created.task_id}/events", fault=gone, times=None))
+        proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}", skip=1, fault=gone, times=None))
+        async with told_of(address, created.task_id) as told:
+            with anyio.fail_after(30):
+                messages = [message async for message in told]
+
+    acknowledged, *news, result = messages
+    assert acknowledged["params"]["notifications"] == {"taskIds": [created.task_id]}
+    assert {message["params"]["status"] for message in news} <= {"working"}
+    assert result["id"] == "mine"
+    assert "error" not in result
+
+
 async def test_listening_to_tasks_needs_the_capability(upstream: Upstream) -> None:
     """As every other method of the extension."""
     with serving_http(load_settings({"base_url": upstream.url, "ledger": "memory"})) as address:

@@ -90,14 +90,18 @@ class RunsAsTasks:
                 yield task
 
     async def _polled(self, run: TaskRun, call: Call) -> AsyncGenerator[Task]:
-        """A run that cannot be watched, or waits for the user, until it is at its end and that could be read."""
+        """A run that cannot be watched, or waits for the user, until it is at its end and that could be read.
+
+        Raises:
+            ResearchError: It can no longer be read at all.
+        """
         while True:
             task = working(run, run.status) if run.is_active else await self._inactive(run, call)
             yield task
             if task.has_ended:
                 return
             await anyio.sleep(poll_interval_s(run))
-            with suppress(ResearchError):
+            with suppress(*_PASSING):
                 run = await call.api.retrieve_run(run.run_id)
 
     async def _told(self, snapshot: RunSnapshot, call: Call) -> Task:
