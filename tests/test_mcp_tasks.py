@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -201,6 +202,32 @@ async def test_run_that_stops_otherwise_says_so(upstream: Upstream, ending: str,
     assert state.status == status
     assert said in state.status_message
     assert state.result is None
+
+
+@pytest.mark.parametrize(("ended_s_ago", "status"), [(5, "working"), (600, "completed")])
+async def test_run_that_ended_in_a_way_of_tomorrow_is_no_task_for_ever(
+    upstream: Upstream, ended_s_ago: int, status: str
+) -> None:
+    """Whatever the API calls it, what is no longer active and has no result ends with what the tool would say of it."""
+    with faulty(upstream.url) as proxy:
+        async with task_client("memory", proxy.url, TakesTasks()) as client:
+            created = await task_created(client, "run_task", NEVER)
+            modified = (datetime.now(UTC) - timedelta(seconds=ended_s_ago)).isoformat()
+            run = {"run_id": created.task_id, "status": "expired", "is_active": False, "modified_at": modified}
+            expired = respond(200, json.dumps(run).encode())
+            proxy.add(
+                ScriptedFault(path=f".*/{created.task_id}/result", fault=respond(404, b"{}"), times=None),
+                ScriptedFault(path=f"{RUNS}/{created.task_id}", fault=expired, times=None),
+            )
+            state = await task_state(client, created.task_id)
+            said = text_of(await client.call_tool("get_result", {"id": created.task_id}))
+
+    assert state.status == status
+    assert "The run is expired" in state.status_message
+    assert "The user must look" not in state.status_message
+    if state.result is not None:
+        assert state.result["content"][0]["text"] == said
+        assert state.result["structuredContent"]["status"] == "expired"
 
 
 async def test_equal_call_gives_the_same_task_and_buys_nothing(upstream: Upstream) -> None:

@@ -31,7 +31,7 @@ from parallel_mcp.tasks.watching import RunSnapshot
 from parallel_mcp.tools.call import App, Call, call_of
 from parallel_mcp.tools.reply import failed, next_call
 from parallel_mcp.tools.result_pages import GetResultArguments, page_of_result
-from parallel_mcp.tools.results import read_result
+from parallel_mcp.tools.results import not_ready, read_result
 from parallel_mcp.tools.run_task import finished_reply
 from parallel_mcp.tools.status import next_for, seconds_between
 from parallel_mcp.tools.task_states import ended, poll_interval_s, progress_message, unread, working
@@ -111,7 +111,7 @@ class RunsAsTasks:
 
     async def _inactive(self, run: TaskRun, call: Call) -> Task:
         await call.note(run)
-        if not run.is_final:
+        if run.status == "action_required":
             return working(run, next_for(run))
         if run.status == "cancelled":
             return ended(run, None)
@@ -122,7 +122,7 @@ class RunsAsTasks:
         except UpstreamError as error:  # of the reading, not of the run: a task that has ended is not asked about again
             if isinstance(error, UpstreamUnavailable | RateLimited) or _has_just_ended(run):
                 return working(run, f"The run is {run.status}, but its result could not be read: {error}.")
-            return ended(run, failed(error))
+            return ended(run, failed(error) if run.is_final else finished_reply(not_ready(run)))
 
     def _reply(self, run: TaskRun, result: TaskRunResult) -> CallToolResult:
         """What the tool that started the run would have returned."""
