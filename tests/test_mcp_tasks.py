@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mcp import Client, MCPError
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import INTERNAL_ERROR, EmptyResult
+from mcp.types import INTERNAL_ERROR, ElicitRequestParams, ElicitResult, EmptyResult
 
 from parallel_mcp.api.models import TaskRun
 from parallel_mcp.server import build_server
@@ -131,6 +131,26 @@ async def test_status_message_tells_how_far_the_run_is(upstream: Upstream) -> No
     assert any(" %, for " in message and "(usually 60 s to 5 min)" in message for message in told), told
     assert any("Read " in message or "Searching" in message or ": " in message for message in told), told
     assert all(len(message) <= 200 and "\n" not in message for message in told)
+
+
+async def test_dear_run_becomes_a_task_once_its_price_is_approved(upstream: Upstream) -> None:
+    """The question comes with the call, in which the client can answer it: a run asks nothing any more."""
+    takes, questions = TakesTasks(), list[str]()
+
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        questions.append(params.message)
+        return ElicitResult(action="accept", content={"approve": True})
+
+    server = build_server(load_settings(in_memory(upstream.url)))
+    async with Client(server, mode=MODERN, extensions=[takes], elicitation_callback=answer) as client:
+        dear = {**TASK, "processor": "ultra4x", "metadata": {"sim": "latency=60"}}
+        result = await client.call_tool("run_task", dear)
+
+    assert len(questions) == 1
+    assert "$1.200" in questions[0]
+    assert takes.seen[0].status_message.startswith(f"Started {takes.seen[0].task_id} (ultra4x, queued) for $1.200.")
+    assert "Sources" in text_of(result)
+    assert upstream.simulator.accepted_runs == 1
 
 
 async def test_result_of_a_task_is_the_result_of_the_tool(upstream: Upstream) -> None:
