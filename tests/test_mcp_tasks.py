@@ -316,6 +316,20 @@ async def test_outage_at_a_look_does_not_end_the_call(upstream: Upstream, fault:
     assert upstream.simulator.accepted_runs == 1
 
 
+@pytest.mark.parametrize(("told_s", "after_s"), [("40", 40), ("4000", 60)])
+async def test_next_look_comes_no_sooner_than_the_api_says(upstream: Upstream, told_s: str, after_s: int) -> None:
+    """Looking sooner would be refused again; but a task is not left alone for an hour."""
+    with faulty(upstream.url) as proxy:
+        async with task_client("memory", proxy.url, TakesTasks()) as client:
+            created = await task_created(client, "run_task", NEVER)
+            busy = respond(429, b"{}", {"retry-after": told_s})
+            proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}", fault=busy))
+            state = await task_state(client, created.task_id)
+
+    assert state.status == "working"
+    assert state.poll_interval_ms == after_s * 1000
+
+
 @pytest.mark.parametrize("method", METHODS)
 async def test_lasting_error_of_a_look_leads_to_the_run_and_not_to_another_one(upstream: Upstream, method: str) -> None:
     """The run is paid for and goes on; advice to call again would be followed by calling the tool again."""

@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 
 LOOK_S = 0.5  # for the first news of a stream, which may have to be opened
 REPLAY_PAUSE_S = 0.1  # after which what has happened so far is taken to have been told
-_PASSING = (UpstreamUnavailable, UpstreamUnreadable, RateLimited)
 RESULT_MAY_LAG_S = 120  # behind the status, which may be told by another machine upstream
+
+_PASSING = (UpstreamUnavailable, UpstreamUnreadable, RateLimited)
 
 
 class RunsAsTasks:
