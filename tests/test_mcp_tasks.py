@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from mcp import Client, MCPError
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
-from mcp.types import EmptyResult
+from mcp.types import INTERNAL_ERROR, ElicitRequestParams, ElicitResult, EmptyResult
 
 from parallel_mcp.api.models import TaskRun
 from parallel_mcp.server import build_server
@@ -35,7 +36,7 @@ from tests.connecting import (
     structured,
     text_of,
 )
-from tests.faults import ScriptedFault, cut_body, faulty, respond
+from tests.faults import ScriptedFault, cut_body, faulty, reset_before_read, respond
 from tests.faults.kinds import Fault as ByteFault
 from tests.specs import EXAMPLES, write_spec
 from tests.task_client import (
@@ -132,6 +133,26 @@ async def test_status_message_tells_how_far_the_run_is(upstream: Upstream) -> No
     assert all(len(message) <= 200 and "\n" not in message for message in told)
 
 
+async def test_dear_run_becomes_a_task_once_its_price_is_approved(upstream: Upstream) -> None:
+    """The question comes with the call, in which the client can answer it: a run asks nothing any more."""
+    takes, questions = TakesTasks(), list[str]()
+
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        questions.append(params.message)
+        return ElicitResult(action="accept", content={"approve": True})
+
+    server = build_server(load_settings(in_memory(upstream.url)))
+    async with Client(server, mode=MODERN, extensions=[takes], elicitation_callback=answer) as client:
+        dear = {**TASK, "processor": "ultra4x", "metadata": {"sim": "latency=60"}}
+        result = await client.call_tool("run_task", dear)
+
+    assert len(questions) == 1
+    assert "$1.200" in questions[0]
+    assert takes.seen[0].status_message.startswith(f"Started {takes.seen[0].task_id} (ultra4x, queued) for $1.200.")
+    assert "Sources" in text_of(result)
+    assert upstream.simulator.accepted_runs == 1
+
+
 async def test_result_of_a_task_is_the_result_of_the_tool(upstream: Upstream) -> None:
     """A client may take tasks one day and not the next; the model must not notice."""
     async with connected("memory", upstream.url) as waiting:
@@ -203,6 +224,32 @@ async def test_run_that_stops_otherwise_says_so(upstream: Upstream, ending: str,
     assert state.result is None
 
 
+@pytest.mark.parametrize(("ended_s_ago", "status"), [(5, "working"), (600, "completed")])
+async def test_run_that_ended_in_a_way_of_tomorrow_is_no_task_for_ever(
+    upstream: Upstream, ended_s_ago: int, status: str
+) -> None:
+    """Whatever the API calls it, what is no longer active and has no result ends with what the tool would say of it."""
+    with faulty(upstream.url) as proxy:
+        async with task_client("memory", proxy.url, TakesTasks()) as client:
+            created = await task_created(client, "run_task", NEVER)
+            modified = (datetime.now(UTC) - timedelta(seconds=ended_s_ago)).isoformat()
+            run = {"run_id": created.task_id, "status": "expired", "is_active": False, "modified_at": modified}
+            expired = respond(200, json.dumps(run).encode())
+            proxy.add(
+                ScriptedFault(path=f".*/{created.task_id}/result", fault=respond(404, b"{}"), times=None),
+                ScriptedFault(path=f"{RUNS}/{created.task_id}", fault=expired, times=None),
+            )
+            state = await task_state(client, created.task_id)
+            said = text_of(await client.call_tool("get_result", {"id": created.task_id}))
+
+    assert state.status == status
+    assert "The run is expired" in state.status_message
+    assert "The user must look" not in state.status_message
+    if state.result is not None:
+        assert state.result["content"][0]["text"] == said
+        assert state.result["structuredContent"]["status"] == "expired"
+
+
 async def test_equal_call_gives_the_same_task_and_buys_nothing(upstream: Upstream) -> None:
     """A client that lost the first answer asks again."""
     async with task_client("memory", upstream.url, TakesTasks()) as client:
@@ -239,6 +286,67 @@ async def test_end_is_told_however_late_the_result_can_be_read(upstream: Upstrea
     assert "completed, but its result could not be read" in before.status_message
     assert after.status == "completed"
     assert after.result
+
+
+PASSING: dict[str, ByteFault] = {
+    "no server behind the gateway": respond(503),
+    "the gateway's own page as an error": respond(502, b"<html></html>", {"content-type": "text/html"}),
+    "the gateway's own page": respond(200, b"<html></html>", {"content-type": "text/html"}),
+    "too many requests": respond(429, b"{}", {"retry-after": "0.1"}),
+    "no answer": reset_before_read(),
+}
+
+
+@pytest.mark.parametrize("fault", PASSING)
+async def test_outage_at_a_look_does_not_end_the_call(upstream: Upstream, fault: str) -> None:
+    """A client takes an error for the end of the call, and its model would buy the answer that is on its way again."""
+    takes = TakesTasks()
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(method="GET", path=f"{RUNS}/trun_[^/]*", fault=PASSING[fault], times=3))
+        async with task_client("memory", proxy.url, takes) as client:
+            result = await client.call_tool("run_task", {**TASK, "processor": "lite"})
+
+    assert not result.is_error
+    assert "Sources" in text_of(result)
+    unread = takes.seen[1]
+    assert unread.status == "working"
+    assert unread.status_message.startswith("How the run stands could not be read just now: ")
+    assert "Next" not in unread.status_message
+    assert unread.poll_interval_ms == LONGEST_POLL_S * 1000
+    assert upstream.simulator.accepted_runs == 1
+
+
+@pytest.mark.parametrize(("told_s", "after_s"), [("40", 40), ("4000", 60)])
+async def test_next_look_comes_no_sooner_than_the_api_says(upstream: Upstream, told_s: str, after_s: int) -> None:
+    """Looking sooner would be refused again; but a task is not left alone for an hour."""
+    with faulty(upstream.url) as proxy:
+        async with task_client("memory", proxy.url, TakesTasks()) as client:
+            created = await task_created(client, "run_task", NEVER)
+            busy = respond(429, b"{}", {"retry-after": told_s})
+            proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}", fault=busy))
+            state = await task_state(client, created.task_id)
+
+    assert state.status == "working"
+    assert state.poll_interval_ms == after_s * 1000
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_lasting_error_of_a_look_leads_to_the_run_and_not_to_another_one(upstream: Upstream, method: str) -> None:
+    """The run is paid for and goes on; advice to call again would be followed by calling the tool again."""
+    with faulty(upstream.url) as proxy:
+        async with task_client("memory", proxy.url, TakesTasks()) as client:
+            created = await task_created(client, "run_task", NEVER)
+            refused = respond(401, b'{"error": {"message": "no such key", "ref_id": "r1"}}')
+            proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}", fault=refused))
+            with pytest.raises(MCPError) as error:
+                await asked(client, method, created.task_id)
+
+    text = error.value.error.message
+    assert error.value.error.code == INTERNAL_ERROR
+    assert "no such key" in text
+    assert f"Next: The run {created.task_id} is not affected. Ask for this task again, or call " in text
+    assert f'get_result(id="{created.task_id}")' in text
+    assert text.count("Next: ") == 1
 
 
 async def test_look_at_progress_that_fails_is_no_fault_of_the_task(upstream: Upstream) -> None:
@@ -501,6 +609,56 @@ async def test_listening_client_is_told_of_the_end_also_when_the_stream_fails_fo
                     pass
 
     assert state["status"] == "completed"
+
+
+async def test_listening_client_is_told_how_a_run_goes_on_that_had_waited_for_the_user(upstream: Upstream) -> None:
+    """Nobody else tells it: a stream that ended there would be opened again and again, or never."""
+    with ExitStack() as serving:
+        proxy = serving.enter_context(faulty(upstream.url))
+        address = serving.enter_context(serving_http(load_settings({"base_url": proxy.url, "ledger": "memory"})))
+        async with replica(address) as client:
+            created = await task_created(client, "run_task", NEVER)
+        stopped = {"run_id": created.task_id, "status": "action_required", "is_active": False, "processor": "core"}
+        event = json.dumps({"type": "task_run.state", "run": stopped}).encode()
+        stream = respond(200, b"data: " + event + b"\n\n", {"content-type": "text/event-stream"})
+        status = respond(200, json.dumps(stopped).encode())
+        proxy.add(ScriptedFault(path=f".*/{created.task_id}/events", fault=stream, times=None))
+        proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}", fault=status, times=None))
+        async with told_of(address, created.task_id) as told:
+            with anyio.fail_after(30):
+                await anext(told)
+                waits = (await anext(told))["params"]
+                proxy.clear()
+                upstream.simulator.finish(created.task_id)
+                while "result" not in (state := (await anext(told))["params"]):
+                    pass
+
+    assert waits["status"] == "working"
+    assert "The user must look at https://platform.parallel.ai/" in waits["statusMessage"]
+    assert waits["pollIntervalMs"] == LONGEST_POLL_S * 1000
+    assert state["status"] == "completed"
+
+
+@pytest.mark.parametrize("status", [404, 401])
+async def test_stream_ends_where_a_run_can_never_be_read_again(upstream: Upstream, status: int) -> None:
+    """The client asks for the task and learns why; else it would be told for ever that the run is at work."""
+    with ExitStack() as serving:
+        proxy = serving.enter_context(faulty(upstream.url))
+        address = serving.enter_context(serving_http(load_settings({"base_url": proxy.url, "ledger": "memory"})))
+        async with replica(address) as client:
+            created = await task_created(client, "run_task", {**NEVER, "processor": "lite"})
+        gone = respond(status, b"{}")
+        proxy.add(ScriptedFault(path=f".*/{created.task_id}/events", fault=gone, times=None))
+        proxy.add(ScriptedFault(path=f"{RUNS}/{created.task_id}", skip=1, fault=gone, times=None))
+        async with told_of(address, created.task_id) as told:
+            with anyio.fail_after(30):
+                messages = [message async for message in told]
+
+    acknowledged, *news, result = messages
+    assert acknowledged["params"]["notifications"] == {"taskIds": [created.task_id]}
+    assert {message["params"]["status"] for message in news} <= {"working"}
+    assert result["id"] == "mine"
+    assert "error" not in result
 
 
 async def test_listening_to_tasks_needs_the_capability(upstream: Upstream) -> None:

@@ -255,6 +255,22 @@ def test_every_fitting_output_fits_what_was_published(schema: dict[str, Any], da
     assert fits(published, without_nulls(value, prepared))
 
 
+@pytest.mark.parametrize(("field", "said"), [
+    ({"enum": ["x", 1, None]}, 'One of: "x", 1, null.'),
+    ({"enum": [True, 1, 0], "description": "How many."}, "How many. One of: true, 1, 0."),
+    ({"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "integer"}]}, 'One of: "a", "b", integer.'),
+    ({"type": ["string", "integer", "null"]}, "One of: text, integer, null."),
+    ({"description": "What it is."}, "What it is. Any value."),
+    ({}, "Any value."),
+    ({"anyOf": [{"type": "string"}, {}]}, "Any value."),
+])  # fmt: skip
+def test_what_no_client_takes_as_a_schema_is_said_in_words(field: dict[str, Any], said: str) -> None:
+    """Whoever reads the result knows what may stand there, down to the choices."""
+    prepared = prepared_schema({"type": "object", "properties": {"a": field}}).schema
+
+    assert published_output(prepared)["properties"] == {"a": {"description": said}}
+
+
 @settings(max_examples=200, deadline=None)
 @given(roots())
 def test_every_input_is_portable_or_refused(schema: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from mcp.client.session import IncomingMessage
 from mcp.client.stdio import stdio_client
 from mcp.types import ElicitRequestParams, ElicitResult, ServerCapabilities, ToolListChangedNotification
 
+from parallel_mcp.render.budget import MAX_RESULT_BYTES
 from parallel_mcp.server import build_server
 from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Fault, Simulator, SimulatorConfig, serving
@@ -228,6 +229,32 @@ async def test_output_that_does_not_fit_becomes_text_with_a_remark(
     assert "output" not in answer["untrusted"]
     assert json.loads(answer["untrusted"]["content"]) == content
     assert answer["warnings"][0] in text_of(result)
+
+
+@pytest.mark.parametrize(("letter", "times"), [('"', 19_000), ("\\", 19_000), ("\u0001", 15_000), ("é", 19_000)])
+async def test_long_output_that_does_not_fit_keeps_to_the_size(
+    upstream: Upstream, tmp_path: Path, letter: str, times: int
+) -> None:
+    """JSON as a text is escaped once more, which makes four bytes of a quote; nothing of the result may be lost."""
+    write_spec(tmp_path)
+    content = {"leader_name": letter * times, "leader_since_year": "no number"}
+    with faulty(upstream.url) as proxy:
+        answered = replace_body(_with_output("trun_1", content))
+        proxy.add(ScriptedFault(method="GET", path=f"{RUNS}/[^/]+/result", fault=answered, times=None))
+        async with connected("memory", proxy.url, specs=tmp_path) as client:
+            result = await client.call_tool("find_leader", GOOD)
+            (run,) = structured(await client.call_tool("get_status", {}))["items"]
+            exact = structured(await client.call_tool("get_result", {"id": run["id"]}))["untrusted"]["output"]
+
+    answer = structured(result)
+    assert len(result.model_dump_json(by_alias=True, exclude_none=True).encode()) <= MAX_RESULT_BYTES
+    assert answer["warnings"][0] in text_of(result)
+    assert "output" not in answer["untrusted"]
+    assert exact == content
+    if letter == "é":
+        assert json.loads(answer["untrusted"]["content"]) == content
+    else:
+        assert answer["next"] == 'get_result(id="trun_1")'
 
 
 async def test_null_is_left_out_where_the_published_schema_has_no_null(upstream: Upstream, tmp_path: Path) -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from parallel_mcp.http.app import MCP_PATH
-from parallel_mcp.simulator import Simulator, serving
+from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
 from tests.conformance.suite import Verdict, judged, known_scenarios
 from tests.connecting import KEY, ROOT
 from tests.node_programs import needs_node
 from tests.processes import serving_process
 from tests.replicas import behind_one_address
+from tests.specs import write_spec
 
 pytestmark = needs_node
 
@@ -58,6 +59,16 @@ NOT_OFFERED = {
     "sep-2640-skills-directory": "skills",
     "sep-2640-skills-enumeration": "skills",
     "sep-2640-skills-manifest": "skills",
+}
+
+# By scenario, the checks that need tools which no spec can be: these answer at once, or fail as they are told to.
+RUNS_AS_TASKS: dict[str, set[str]] = {
+    "tasks-lifecycle": {"sep-2663-tool-error-uses-completed-status", "sep-2663-tasks-get-status-failed"},
+    "tasks-capability-negotiation": set(),
+    "tasks-wire-fields": set(),
+    "tasks-request-state-removal": set(),
+    "tasks-request-headers": {"tasks-headers-tolerate-mcp-method-on-tools-call"},
+    "tasks-dispatch-and-envelope": {"tasks-server-directed-creation-no-hint"},
 }
 
 VAIN = {"tasks-status-notifications", *NOT_OFFERED}
@@ -123,6 +134,28 @@ def test_product_conforms(
 
     assert verdict.scenarios == {scenario}, verdict.output
     assert verdict.passed, verdict.output
+
+
+@pytest.mark.parametrize("scenario", RUNS_AS_TASKS)
+def test_runs_conform_as_tasks(scenario: str, tmp_path: Path) -> None:
+    """The tasks of the fixture server end as they are told to; those of the product are runs elsewhere."""
+    specs, notes = tmp_path / "specs", tmp_path / "notes"
+    specs.mkdir()
+    arguments = {"seconds": {"type": "number"}, "label": {"type": "string"}}
+    write_spec(specs, name="slow_compute", input_schema={"type": "object", "properties": arguments})
+    command = ["-W", "error", "-m", "parallel_mcp", "serve", "--http", "--port", "0", "--auth", "local"]
+    with serving(Simulator(SimulatorConfig(speed=60))) as simulated:
+        environment = {
+            "PARALLEL_BASE_URL": simulated,
+            "PARALLEL_API_KEY": KEY,
+            "PARALLEL_MCP_LEDGER": "memory",
+            "PARALLEL_MCP_SPECS": str(specs),
+        }
+        with serving_process(*command, environment=environment) as address:
+            verdict = judged(address, notes, "--scenario", scenario, "--spec-version", MODERN_WIRE, "--force")
+
+    assert verdict.scenarios == {scenario}, verdict.output
+    assert {check.name for check in verdict.complaints} == RUNS_AS_TASKS[scenario], verdict.output
 
 
 def test_every_entry_of_the_baseline_excuses_something_and_says_why(

@@ -6,7 +6,8 @@ state is kept, is the matter of a `TaskSource`; nothing is kept here.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -166,41 +167,29 @@ class TasksExtension(Extension):
         return {"resultType": "task", **result.task.handle()} if isinstance(result, TaskStarted) else result
 
     async def _get(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
-        _admit(ctx, params)
-        try:
-            task = await self.source.task(params.task_id, ctx)
-        except UnknownTask:
-            raise _not_found() from None
-        return task.detailed()
+        with _admitted(ctx, params):
+            return (await self.source.task(params.task_id, ctx)).detailed()
 
     async def _update(self, ctx: ServerRequestContext[Any, Any], params: UpdateParams) -> HandlerResult:
-        _admit(ctx, params)
-        try:
+        with _admitted(ctx, params):
             await self.source.update(params.task_id, params.input_responses, ctx)
-        except UnknownTask:
-            raise _not_found() from None
         return {}
 
     async def _cancel(self, ctx: ServerRequestContext[Any, Any], params: TaskParams) -> HandlerResult:
-        _admit(ctx, params)
-        try:
+        with _admitted(ctx, params):
             await self.source.cancel(params.task_id, ctx)
-        except UnknownTask:
-            raise _not_found() from None
         return {}
 
 
-def _admit(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> None:
-    """Refuse a client that did not declare the extension, and an HTTP request whose header names another task.
-
-    The SDK compares `Mcp-Name` only for methods of its own.
+@contextmanager
+def _admitted(ctx: ServerRequestContext[Any, Any], params: TaskParams) -> Generator[None]:
+    """Refuse a client that did not declare the extension, an HTTP request whose header names another task (the SDK
+    compares `Mcp-Name` only for methods of its own), and tasks that are unknown.
     """
     require_client_extension(ctx, TASKS)
-    if ctx.request is None:
-        return
-    if decode_header_value(ctx.request.headers.get("mcp-name")) != params.task_id:
+    if ctx.request is not None and decode_header_value(ctx.request.headers.get("mcp-name")) != params.task_id:
         raise MCPError(HEADER_MISMATCH, "The header Mcp-Name does not match `taskId` of the body")
-
-
-def _not_found() -> MCPError:
-    return MCPError(INVALID_PARAMS, "Task not found")
+    try:
+        yield
+    except UnknownTask:
+        raise MCPError(INVALID_PARAMS, "Task not found") from None

@@ -29,12 +29,12 @@ from parallel_mcp.render.errors import error_text
 from parallel_mcp.tasks.handles import run_handle
 from parallel_mcp.tasks.watching import RunSnapshot
 from parallel_mcp.tools.call import App, Call, call_of
-from parallel_mcp.tools.reply import failed
+from parallel_mcp.tools.reply import failed, next_call
 from parallel_mcp.tools.result_pages import GetResultArguments, page_of_result
-from parallel_mcp.tools.results import read_result
+from parallel_mcp.tools.results import not_ready, read_result
 from parallel_mcp.tools.run_task import finished_reply
 from parallel_mcp.tools.status import next_for, seconds_between
-from parallel_mcp.tools.task_states import ended, poll_interval_s, progress_message, working
+from parallel_mcp.tools.task_states import ended, poll_interval_s, progress_message, unread, working
 
 if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 LOOK_S = 0.5  # for the first news of a stream, which may have to be opened
 REPLAY_PAUSE_S = 0.1  # after which what has happened so far is taken to have been told
 RESULT_MAY_LAG_S = 120  # behind the status, which may be told by another machine upstream
+
+_PASSING = (UpstreamUnavailable, UpstreamUnreadable, RateLimited)
 
 
 class RunsAsTasks:
@@ -55,7 +57,12 @@ class RunsAsTasks:
     async def task(self, task_id: str, ctx: ServerRequestContext[App]) -> Task:
         """The run as it stands; one that has ended with what the tool would have returned."""
         call = call_of(ctx)
-        run = await _retrieved(task_id, call)
+        try:
+            run = await _known_run(task_id, call)
+        except _PASSING as error:  # clients take an error for the end of the call, and the run goes on
+            return unread(task_id, error)
+        except ResearchError as error:
+            raise _refusal(task_id, error) from error
         if not run.is_active:
             return await self._inactive(run, call)
         snapshot = await _seen_at_once(run, call)
@@ -63,16 +70,16 @@ class RunsAsTasks:
 
     async def update(self, task_id: str, responses: Mapping[str, Any], ctx: ServerRequestContext[App]) -> None:
         """Nothing asks for an answer."""
-        await _retrieved(task_id, call_of(ctx))
+        await _checked(task_id, call_of(ctx))
 
     async def cancel(self, task_id: str, ctx: ServerRequestContext[App]) -> None:
         """The run goes on and is billed: the API has no cancel for runs."""
-        await _retrieved(task_id, call_of(ctx))
+        await _checked(task_id, call_of(ctx))
 
     async def changes(self, task_id: str, ctx: ServerRequestContext[App]) -> AsyncGenerator[Task]:
         """The run as it stands, and whatever is new of it: the caller may be told less."""
         call = call_of(ctx)
-        run = await _retrieved(task_id, call)
+        run = await _known_run(task_id, call)
         with suppress(ResearchError):  # then the status alone is asked for
             async with call.watching_run(run.run_id, "") as snapshots:
                 async for snapshot in snapshots:
@@ -84,14 +91,18 @@ class RunsAsTasks:
                 yield task
 
     async def _polled(self, run: TaskRun, call: Call) -> AsyncGenerator[Task]:
-        """A run that cannot be watched, until it is at its end and that could be read."""
+        """A run that cannot be watched, or waits for the user, until it is at its end and that could be read.
+
+        Raises:
+            ResearchError: It can no longer be read at all.
+        """
         while True:
             task = working(run, run.status) if run.is_active else await self._inactive(run, call)
             yield task
-            if task.has_ended or not (run.is_active or run.is_final):
+            if task.has_ended:
                 return
             await anyio.sleep(poll_interval_s(run))
-            with suppress(ResearchError):
+            with suppress(*_PASSING):
                 run = await call.api.retrieve_run(run.run_id)
 
     async def _told(self, snapshot: RunSnapshot, call: Call) -> Task:
@@ -101,7 +112,7 @@ class RunsAsTasks:
 
     async def _inactive(self, run: TaskRun, call: Call) -> Task:
         await call.note(run)
-        if not run.is_final:
+        if run.status == "action_required":
             return working(run, next_for(run))
         if run.status == "cancelled":
             return ended(run, None)
@@ -112,7 +123,7 @@ class RunsAsTasks:
         except UpstreamError as error:  # of the reading, not of the run: a task that has ended is not asked about again
             if isinstance(error, UpstreamUnavailable | RateLimited) or _has_just_ended(run):
                 return working(run, f"The run is {run.status}, but its result could not be read: {error}.")
-            return ended(run, failed(error))
+            return ended(run, failed(error) if run.is_final else finished_reply(not_ready(run)))
 
     def _reply(self, run: TaskRun, result: TaskRunResult) -> CallToolResult:
         """What the tool that started the run would have returned."""
@@ -121,13 +132,35 @@ class RunsAsTasks:
         return spec_reply or finished_reply(answer)
 
 
-async def _retrieved(task_id: str, call: Call) -> TaskRun:
+async def _checked(task_id: str, call: Call) -> None:
+    """Make sure that there is such a run, and that it is the caller's."""
+    try:
+        await _known_run(task_id, call)
+    except ResearchError as error:
+        raise _refusal(task_id, error) from error
+
+
+async def _known_run(task_id: str, call: Call) -> TaskRun:
+    """The run of a task.
+
+    Raises:
+        UnknownTask: There is none, or it is not the caller's.
+        ResearchError: It could not be read.
+    """
     try:
         return await call.api.retrieve_run(run_handle(task_id))
     except (InvalidArguments, NotFound):
         raise UnknownTask from None
-    except ResearchError as error:
-        raise MCPError(INTERNAL_ERROR, error_text(error)) from error
+
+
+def _refusal(task_id: str, error: ResearchError) -> MCPError:
+    """What is told of a run that could not be read. The advice of the error itself is for calls of tools."""
+    look = next_call("get_result", id=task_id)
+    advice = (
+        f"The run {task_id} is not affected. Ask for this task again, or call {look}; do not call the tool again, "
+        "which may buy a second run."
+    )
+    return MCPError(INTERNAL_ERROR, error_text(error, next_step=advice))
 
 
 async def _result(run: TaskRun, call: Call) -> TaskRunResult:

@@ -21,6 +21,7 @@ from pydantic import JsonValue
 
 from parallel_mcp.api.models import TaskRun, TaskRunInput
 from parallel_mcp.ledger import Intent
+from parallel_mcp.render.budget import MAX_RESULT_BYTES
 from parallel_mcp.render.untrusted import one_line
 from parallel_mcp.settings import Settings
 from parallel_mcp.tasks.creating import intent_for
@@ -32,7 +33,8 @@ from parallel_mcp.tools.approval import asking_first, offer_of_run
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ON_PAGE, PUBLISHED, served
-from parallel_mcp.tools.reply import reply
+from parallel_mcp.tools.reply import next_call, reply, result_bytes
+from parallel_mcp.tools.result_pages import ROOM_BYTES
 from parallel_mcp.tools.results import ResultAnswer
 from parallel_mcp.tools.run_task import answer_by, finished_output, output_of
 from parallel_mcp.tools.spec_arguments import fits, read_spec_arguments
@@ -44,6 +46,7 @@ from parallel_mcp.tools.watching import LAST_LOOK_S
 LOOK_EVERY_S = 1.0
 MAX_DESCRIPTION_CHARS = 1_000
 _MISFIT = "The result does not fit the output schema of this tool, so it is given as text."
+_LONG_MISFIT = "The result does not fit the output schema of this tool: get_result gives it exactly."
 
 _Value = TypeVar("_Value")
 
@@ -220,15 +223,23 @@ def _headline(started: Started) -> str:
 def _fitted(answer: ResultAnswer, spec: Spec) -> tuple[ResultAnswer, list[str]]:
     """The answer with an output that fits what the tool has published; one that does not fit becomes text.
 
-    Clients check structured content against the published schema, and fail the whole call if it does not fit.
+    Clients check structured content against the published schema, and fail the whole call if it does not fit. JSON as
+    a text is escaped once more, and may be too long by that: then the structured half leads to `get_result`.
     """
     content = answer.structured.untrusted
     if content is None or content.output is None:
         return answer, []
-    update: dict[str, Any] = {"output": without_nulls(content.output, spec.output_schema)}
-    remarks: list[str] = []
-    if not fits(spec.output_schema, content.output):
-        update = {"output": None, "content": json.dumps(content.output, ensure_ascii=False)}
-        remarks = [_MISFIT]
-    structured = answer.structured.model_copy(update={"untrusted": content.model_copy(update=update)})
-    return ResultAnswer(answer.text, structured), remarks
+    if fits(spec.output_schema, content.output):
+        return _with_content(answer, output=without_nulls(content.output, spec.output_schema)), []
+    as_text = _with_content(answer, output=None, content=json.dumps(content.output, ensure_ascii=False))
+    if result_bytes(reply(as_text.text, as_text.structured)) <= MAX_RESULT_BYTES - ROOM_BYTES:
+        return as_text, [_MISFIT]
+    left_out = _with_content(answer, output=None).structured
+    look = next_call("get_result", id=left_out.id)
+    return ResultAnswer(answer.text, left_out.model_copy(update={"next": look})), [_LONG_MISFIT]
+
+
+def _with_content(answer: ResultAnswer, **update: JsonValue) -> ResultAnswer:
+    content = answer.structured.untrusted
+    changed = content.model_copy(update=update) if content else None
+    return ResultAnswer(answer.text, answer.structured.model_copy(update={"untrusted": changed}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from parallel_mcp.extensions.tasks import Task, TaskStarted
@@ -13,11 +14,13 @@ if TYPE_CHECKING:
     from mcp.types import CallToolResult
 
     from parallel_mcp.api.models import TaskRun
+    from parallel_mcp.errors import UpstreamError
     from parallel_mcp.tasks.watching import RunSnapshot
     from parallel_mcp.tools.tasks import Started
 
 SHORTEST_POLL_S = 2.0
 LONGEST_POLL_S = 8.0  # the stream of a run that was looked at lingers for ten seconds
+LONGEST_PAUSE_S = 60.0  # where the API says when to come back
 MAX_MESSAGE_CHARS = 200
 
 
@@ -56,6 +59,19 @@ def ended(run: TaskRun, result: CallToolResult | None) -> Task:
     )
 
 
+def unread(task_id: str, error: UpstreamError) -> Task:
+    """A task whose run cannot be read just now: for all that is known it goes on. The times are those of the answer."""
+    now = datetime.now(UTC).isoformat()
+    return Task(
+        task_id=task_id,
+        status="working",
+        created_at=now,
+        last_updated_at=now,
+        poll_interval_ms=round(max(LONGEST_POLL_S, min(error.retry_after_s or 0, LONGEST_PAUSE_S)) * 1000),
+        status_message=f"How the run stands could not be read just now: {error}.",
+    )
+
+
 def progress_message(snapshot: RunSnapshot) -> str:
     """How far a run is, for a person, and the last thing it did, in the API's words."""
     run = snapshot.run
@@ -72,7 +88,12 @@ def progress_message(snapshot: RunSnapshot) -> str:
 
 
 def poll_interval_s(run: TaskRun) -> float:
-    """Seconds until a run is worth another look: a tenth of its age, or of the time in which such runs end at best."""
+    """Seconds until a run is worth another look: a tenth of its age, or of the time in which such runs end at best.
+
+    One that waits for the user may do so for hours.
+    """
+    if not (run.is_active or run.is_final):
+        return LONGEST_POLL_S
     processor = processor_named(run.processor)
     fastest_s = processor.fastest_s if processor else 0
     return max(SHORTEST_POLL_S, min(LONGEST_POLL_S, max(fastest_s, elapsed_s(run) or 0) / 10))

@@ -8,6 +8,8 @@ nulls that `without_nulls` leaves out, fits the published one.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple, cast
 
 from pydantic import JsonValue
@@ -106,7 +108,7 @@ def _output_part(given: Schema, *, may_be_left_out: bool) -> Schema:
     shape = dict(schema)
     if "enum" in schema and schema["type"] != "string":
         shape.pop("enum")
-        shape["description"] = joined(_description(schema), _choices(schema))
+        shape["description"] = joined(_description(schema), _one_of(_words(schema)))
     if schema["type"] == "array":
         items = schema.get("items")
         shape["items"] = _output_part(items, may_be_left_out=False) if isinstance(items, dict) and items else _ANY_VALUE
@@ -126,8 +128,9 @@ _ANY_VALUE: Schema = {"description": "Any value."}
 
 def _in_words(given: Schema) -> Schema:
     """A schema that holds no keyword that some client refuses: what fits is said in words."""
-    kinds = [_kind(arm) for arm in _arms(given)]
-    return {"description": joined(_description(given), f"One of: {', '.join(dict.fromkeys(kinds))}." if kinds else "")}
+    words = [_words(arm) for arm in _arms(given)]
+    said = _one_of(chain.from_iterable(words)) if all(words) else "Any value."
+    return {"description": joined(_description(given), said)}
 
 
 def _single(given: Schema) -> _Single:
@@ -168,10 +171,13 @@ def _description(given: Schema) -> str:
     return text if isinstance(text, str) else ""
 
 
-def _choices(schema: Schema) -> str:
-    return f"One of: {', '.join(map(json.dumps, cast('list[JsonValue]', schema['enum'])))[:_MAX_CHOICES_CHARS]}."
+def _one_of(words: Iterable[str]) -> str:
+    return f"One of: {', '.join(dict.fromkeys(words))[:_MAX_CHOICES_CHARS]}."
 
 
-def _kind(arm: Schema) -> str:
-    kind = arm.get("type", "any value")
-    return "text" if kind == "string" else str(kind)
+def _words(arm: Schema) -> list[str]:
+    """The values that fit a schema of one type, or their kind; nothing if anything fits."""
+    if "enum" in arm:
+        return [json.dumps(value) for value in cast("list[JsonValue]", arm["enum"])]
+    kind = arm.get("type")
+    return ["text" if kind == "string" else str(kind)] if kind else []
