@@ -218,7 +218,7 @@ async def test_500_cancelled_watches_leave_no_task_and_no_connection(upstream: U
             for run_id in run_ids:
                 watchers.start_soon(watch, run_id)
         assert streams(proxy) >= 10
-        await proxy.wait_for(lambda: proxy.open_connections <= connections, timeout_s=10)
+        await proxy.wait_for(lambda: proxy.open_connections <= connections)
         await anyio.wait_all_tasks_blocked()
 
         assert len(asyncio.all_tasks()) == before
@@ -277,13 +277,13 @@ async def test_500_disconnects_over_http_leave_no_descriptor_and_no_connection(
 
         async with raw_http() as http:
             await leave_after(1, http, raw_call(address, MODERN, "watch_progress", {"id": run_ids[0]}))
-        await proxy.wait_for(lambda: proxy.open_connections == 0, timeout_s=10)
+        await proxy.wait_for(lambda: proxy.open_connections == 0)
         before = descriptors()
         async with raw_http() as http, anyio.create_task_group() as watchers:
             for run_id in run_ids:
                 watchers.start_soon(watch, run_id)
         assert streams(proxy) >= 10
-        await proxy.wait_for(lambda: proxy.open_connections == 0, timeout_s=10)
+        await proxy.wait_for(lambda: proxy.open_connections == 0)
 
         assert abs(descriptors() - before) <= 5
         async with http_client(address, KEY) as client:

@@ -584,13 +584,13 @@ async def test_unsubscribing_ends_the_watch_and_the_news(upstream: Upstream, pro
         connections = proxy.open_connections
         heard.uris.clear()
         await unsubscribe(client, status_uri(run_id))
-        await proxy.wait_for(lambda: proxy.open_connections < connections, timeout_s=5)
+        await proxy.wait_for(lambda: proxy.open_connections < connections)
         upstream.simulator.finish(run_id)
         upstream.simulator.finish(other)
         await heard.times(f"{status_uri(other)}/report.md", 1)
         still = await create(client, "never", input="What else?")
         await subscribe(client, status_uri(still))
-    await proxy.wait_for(lambda: proxy.open_connections == 0, timeout_s=5)
+    await proxy.wait_for(lambda: proxy.open_connections == 0)
 
     assert status_uri(run_id) not in heard.uris
 
@@ -616,7 +616,7 @@ async def test_listeners_that_leave_leave_no_task_and_no_connection(upstream: Up
             for number in range(100):
                 coming.start_soon(come_and_go, number)  # half of them leave whenever it is, the rest when they listen
         assert streams(proxy) >= 10
-        await proxy.wait_for(lambda: proxy.open_connections <= connections, timeout_s=10)
+        await proxy.wait_for(lambda: proxy.open_connections <= connections)
         await anyio.wait_all_tasks_blocked()
 
         assert len(asyncio.all_tasks()) == before

@@ -262,7 +262,7 @@ async def test_final_state_ends_the_watch_at_once_though_the_stream_stays_open()
 
 async def test_long_replay_of_an_ended_run_is_heard_out() -> None:
     """The state comes first: what takes longer than silence is allowed to is still no silence."""
-    steps = [message(f"step {number}") for number in range(20)]
+    steps = [message(f"step {number}") for number in range(60)]
 
     async def slowly(exchange: Exchange) -> Ending:
         await exchange.send(STREAM_HEAD)
@@ -273,9 +273,10 @@ async def test_long_replay_of_an_ended_run_is_heard_out() -> None:
 
     with recorded_run() as run:
         run.streams(slowly)
-        feed = await followed(run.proxy.url, replace(QUICK, last_words_s=0.4))
+        patience = Pace(first_event_s=1.5, silence_s=1.5, silent_connection_s=1.5, last_words_s=1.5)
+        feed = await followed(run.proxy.url, patience)
 
-    assert len(feed.trace) == 20
+    assert len(feed.trace) == 60
     assert run.count("/events") == 1
 
 

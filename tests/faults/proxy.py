@@ -78,7 +78,7 @@ class FaultyProxy:
         with self._changed:
             return self._open_connections
 
-    async def wait_for(self, condition: Callable[[], bool], timeout_s: float = 5) -> None:
+    async def wait_for(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
         """Wait until `condition`, looked at whenever a request or connection comes, is forwarded or goes.
 
         Raises:

@@ -26,7 +26,7 @@ from parallel_mcp.tasks.processors import Processor, ProcessorName, processor_na
 from parallel_mcp.tasks.spec_schemas.bounds import excess_of
 from parallel_mcp.tasks.spec_schemas.findings import Schema, error_text, shown_name, warning_texts
 from parallel_mcp.tasks.spec_schemas.preparing import prepared_schema
-from parallel_mcp.tasks.spec_schemas.publishing import published_input, undescribed
+from parallel_mcp.tasks.spec_schemas.publishing import published_input
 from parallel_mcp.tasks.specs import MAX_SPEC_CHARS, Day, Domains, source_policy
 
 SUFFIXES = (".json", ".toml")
@@ -251,8 +251,7 @@ def _spec_of(file: SpecFile, default_processor: str) -> tuple[Spec, list[str]]:
 def _schema(file: SpecFile, argument: str, processor: Processor) -> tuple[Schema, list[str]]:
     if argument == "output_schema":
         prepared = prepared_schema(file.output_schema, processor=processor)
-        bare = undescribed(prepared.schema, "research finds a field better when it is told what belongs there.")
-        return prepared.schema, [*prepared.warnings, *warning_texts(bare)]
+        return prepared.schema, prepared.warnings
     prepared = prepared_schema(file.input_schema, argument=argument, purpose="input")
     schema, found = published_input(prepared.schema)
     if found.errors:

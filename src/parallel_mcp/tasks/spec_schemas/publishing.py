@@ -36,15 +36,12 @@ def published_input(prepared: Schema) -> tuple[Schema, Findings]:
     """
     found = Findings()
     schema = _input_part(prepared, (), found.errors)
-    found.warnings += undescribed(schema, "models fill an argument in better when they are told what it is.")
-    return schema, found
-
-
-def undescribed(schema: Schema, reason: str) -> list[Finding]:
-    """The properties of an object that nobody is told about."""
     properties = cast("dict[str, Schema]", schema.get("properties", {}))
-    bare = [name for name, member in properties.items() if not member.get("description")]
-    return [Finding(("properties", name), "described", f"no description; {reason}") for name in bare]
+    for name, member in properties.items():
+        if not member.get("description"):
+            advice = "no description; models fill an argument in better when they are told what it is."
+            found.warnings.append(Finding(("properties", name), "described", advice))
+    return schema, found
 
 
 def published_output(prepared: Schema) -> Schema:
