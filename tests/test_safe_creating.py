@@ -341,6 +341,32 @@ async def test_run_that_is_gone_answers_no_repeat(upstream: Upstream, tmp_path: 
     assert not second["deduplicated"]
 
 
+EQUAL_CREATES: dict[str, dict[str, Any]] = {
+    "create_task": NEVER,
+    "create_task_group": {"inputs": ["Acme"], "processor": "lite", "metadata": {"sim": "never"}},
+    "create_findall": {"objective": "Find all dams in Norway", "metadata": {"sim": "never"}},
+    "create_monitor": {"query": "dams in Norway", "metadata": {"sim": "never"}},
+}
+
+
+@pytest.mark.parametrize("status", [404, 429, 502, 503])
+@pytest.mark.parametrize("tool", EQUAL_CREATES)
+async def test_what_cannot_be_read_just_now_is_not_bought_again(upstream: Upstream, tool: str, status: int) -> None:
+    """It exists, and has most likely not ended: what is not known of it must not cost a second time."""
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets="core,findall,monitor") as client:
+            first = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
+            proxy.add(ScriptedFault(method="GET", path=".*", fault=respond(status, b"{}"), times=None))
+            again = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
+
+    handle = next(name for name in ("run_id", "group_id", "findall_id", "id") if name in first)
+    simulator = upstream.simulator
+    assert again["deduplicated"]
+    assert again[handle] == first[handle]
+    assert simulator.accepted_runs + simulator.accepted_findalls + simulator.accepted_monitors == 1
+    assert tool == "create_monitor" or "watch_progress" in again["next"]
+
+
 async def test_no_more_runs_than_allowed_are_active_at_once(upstream: Upstream) -> None:
     """A place is free again when a run was seen to have ended."""
     async with connected("memory", upstream.url, max_active_runs=2) as client:

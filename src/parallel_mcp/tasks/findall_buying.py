@@ -18,6 +18,7 @@ from parallel_mcp.api.findall_models import (
     FindAllInput,
     FindAllRun,
     FindAllSchema,
+    FindAllStatus,
     MatchCondition,
 )
 from parallel_mcp.errors import (
@@ -282,7 +283,7 @@ async def _found(api: FindAllApi, findall_id: str) -> Found[StartedFindAll]:
         run = await api.retrieve(findall_id)
     except UpstreamError as error:
         logger.info("A known FindAll run could not be read: %s", error)
-        run = FindAllRun(findall_id=findall_id)
+        run = FindAllRun(findall_id=findall_id, status=FindAllStatus(is_active=True))
     return Found(StartedFindAll(run), run.is_active)
 
 
