@@ -322,31 +322,39 @@ async def test_fifty_creates_at_once_cannot_overshoot_the_budget(upstream: Upstr
     assert upstream.simulator.accepted_runs == 10
 
 
-async def test_run_that_is_gone_answers_no_repeat(upstream: Upstream, tmp_path: Path) -> None:
-    """It was deleted, or was a simulator's; a repeat would lead to it again and again. A new one may only be late."""
-    ledger = tmp_path / "ledger.sqlite3"
-    gone = respond(404, b"{}")
-    with faulty(upstream.url) as proxy:
-        async with connected("memory", proxy.url, ledger=str(ledger)) as client:
-            first = structured(await client.call_tool("create_task", NEVER))
-            proxy.add(ScriptedFault(method="GET", path=f"{RUNS}/{first['run_id']}", fault=gone, times=2))
-            late = structured(await client.call_tool("create_task", NEVER))
-            with sqlite3.connect(ledger) as db:
-                db.execute("UPDATE entries SET at = at - 61")
-            db.close()
-            second = structured(await client.call_tool("create_task", NEVER))
-
-    assert (late["run_id"], late["deduplicated"]) == (first["run_id"], True)
-    assert second["run_id"] != first["run_id"]
-    assert not second["deduplicated"]
-
-
 EQUAL_CREATES: dict[str, dict[str, Any]] = {
     "create_task": NEVER,
     "create_task_group": {"inputs": ["Acme"], "processor": "lite", "metadata": {"sim": "never"}},
     "create_findall": {"objective": "Find all dams in Norway", "metadata": {"sim": "never"}},
     "create_monitor": {"query": "dams in Norway", "metadata": {"sim": "never"}},
 }
+HANDLES = {
+    "create_task": "run_id",
+    "create_task_group": "group_id",
+    "create_findall": "findall_id",
+    "create_monitor": "id",
+}
+
+
+@pytest.mark.parametrize("tool", ["create_task", "create_findall", "create_monitor"])
+async def test_what_is_gone_answers_no_repeat(upstream: Upstream, tmp_path: Path, tool: str) -> None:
+    """It was deleted, or was a simulator's; a repeat would lead to it again and again. What is new may only be late."""
+    ledger = tmp_path / "ledger.sqlite3"
+    handle = HANDLES[tool]
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets="core,findall,monitor", ledger=str(ledger)) as client:
+            first = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
+            gone = ScriptedFault(method="GET", path=f".*/{first[handle]}", fault=respond(404, b"{}"), times=2)
+            proxy.add(gone)
+            late = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
+            with sqlite3.connect(ledger) as db:
+                db.execute("UPDATE entries SET at = at - 61")
+            db.close()
+            second = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
+
+    assert (late[handle], late["deduplicated"]) == (first[handle], True)
+    assert second[handle] != first[handle]
+    assert not second["deduplicated"]
 
 
 @pytest.mark.parametrize("status", [404, 429, 502, 503])
@@ -359,7 +367,7 @@ async def test_what_cannot_be_read_just_now_is_not_bought_again(upstream: Upstre
             proxy.add(ScriptedFault(method="GET", path=".*", fault=respond(status, b"{}"), times=None))
             again = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
 
-    handle = next(name for name in ("run_id", "group_id", "findall_id", "id") if name in first)
+    handle = HANDLES[tool]
     simulator = upstream.simulator
     assert again["deduplicated"]
     assert again[handle] == first[handle]

@@ -18,7 +18,6 @@ from parallel_mcp.api.findall_models import (
     FindAllInput,
     FindAllRun,
     FindAllSchema,
-    FindAllStatus,
     MatchCondition,
 )
 from parallel_mcp.errors import (
@@ -29,8 +28,8 @@ from parallel_mcp.errors import (
     UpstreamError,
     UpstreamUnreadable,
 )
-from parallel_mcp.ledger import FREE_USD, Intent
-from parallel_mcp.tasks.buying import Found, Purchase, fingerprint
+from parallel_mcp.ledger import FREE_USD, Entry, Intent
+from parallel_mcp.tasks.buying import Found, Purchase, fingerprint, is_gone
 from parallel_mcp.tasks.creating import Outcome, Send
 from parallel_mcp.tasks.generators import GENERATORS, USUAL_S, Generator
 from parallel_mcp.tasks.processors import Processor, processor_named
@@ -277,19 +276,19 @@ async def _sent_or_seen(
 # ---- finding what an earlier purchase made
 
 
-async def _found(api: FindAllApi, findall_id: str) -> Found[StartedFindAll]:
-    """A run that is known to exist. One that cannot be read just now counts as active: it is not lost."""
+async def _found(api: FindAllApi, entry: Entry) -> Found[StartedFindAll]:
+    """A run that is known to have been made. One that cannot be read just now counts as active."""
     try:
-        run = await api.retrieve(findall_id)
+        run = await api.retrieve(entry.handle)
     except UpstreamError as error:
-        logger.info("A known FindAll run could not be read: %s", error)
-        run = FindAllRun(findall_id=findall_id, status=FindAllStatus(is_active=True))
+        status = {"status": "not_found", "is_active": False} if is_gone(entry, error) else {"is_active": True}
+        run = FindAllRun.model_validate({"findall_id": entry.handle, "status": status})
     return Found(StartedFindAll(run), run.is_active)
 
 
-async def _schema_found(api: FindAllApi, findall_id: str) -> Found[FindAllSchema]:
+async def _schema_found(api: FindAllApi, entry: Entry) -> Found[FindAllSchema]:
     """The schema of a run that was added to: an equal addition is the same one, whether or not it shows yet."""
-    return Found(await api.schema(findall_id), is_active=True)
+    return Found(await api.schema(entry.handle), is_active=True)
 
 
 # ---- what a run says of itself
