@@ -357,6 +357,31 @@ async def test_what_is_gone_answers_no_repeat(upstream: Upstream, tmp_path: Path
     assert not second["deduplicated"]
 
 
+@pytest.mark.parametrize("tool", ["create_task", "create_findall", "create_monitor"])
+async def test_what_a_key_has_made_says_that_another_key_is_needed(
+    upstream: Upstream, tmp_path: Path, tool: str
+) -> None:
+    """The key goes before force_new; and of what is gone nothing more is to be expected."""
+    ledger = tmp_path / "ledger.sqlite3"
+    request = {**EQUAL_CREATES[tool], "idempotency_key": "dams-1"}
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets="core,findall,monitor", ledger=str(ledger)) as client:
+            await client.call_tool(tool, request)
+            again = text_of(await client.call_tool(tool, {**request, "force_new": True}))
+            proxy.add(ScriptedFault(method="GET", path=".*", fault=respond(404, b"{}"), times=None))
+            with sqlite3.connect(ledger) as db:
+                db.execute("UPDATE entries SET at = at - 61")
+            db.close()
+            gone = text_of(await client.call_tool(tool, request))
+
+    assert "another idempotency_key starts another" in again
+    assert "force_new" not in again
+    assert "not_found" in gone
+    assert "any more: create_" in gone
+    assert "waits there" not in gone
+    assert "goes on" not in gone
+
+
 @pytest.mark.parametrize("status", [404, 429, 502, 503])
 @pytest.mark.parametrize("tool", EQUAL_CREATES)
 async def test_what_cannot_be_read_just_now_is_not_bought_again(upstream: Upstream, tool: str, status: int) -> None:

@@ -45,10 +45,11 @@ class Purchase(Generic[_Made]):
 
 @dataclass(frozen=True)
 class Bought(Generic[_Made]):
-    """What there is now, and whether an earlier purchase made it."""
+    """What there is now, whether an earlier purchase made it, and if so, whether the idempotency key has led to it."""
 
     made: _Made
     deduplicated: bool
+    by_key: bool = False
 
 
 def fingerprint(kind: str, request: Mapping[str, Any]) -> str:
@@ -80,7 +81,7 @@ async def bought(
                     if found is None:  # it failed
                         continue
                     if by_key or found.is_active:
-                        return Bought(found.made, deduplicated=True)
+                        return Bought(found.made, deduplicated=True, by_key=by_key)
                 passed_over |= {entry.entry_id}
             case no:
                 raise creator.refusal(no, intent, limits, purchase.what)

@@ -68,10 +68,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Creation:
-    """A run that exists, and whether this call created it."""
+    """A run that exists, whether an earlier call created it, and if so, whether the idempotency key has led to it."""
 
     run: TaskRun
     deduplicated: bool
+    by_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,7 @@ class Creator:
                         continue
                     run = await self._run_of(api, entry)
                     if run is not None and (by_key or run.is_active):
-                        return Creation(run, deduplicated=True)
+                        return Creation(run, deduplicated=True, by_key=by_key)
                     if run is not None:
                         passed_over |= {entry.entry_id}
                 case KeyConflict() | OverSpent() | TooManyActive() as no:

@@ -89,6 +89,5 @@ async def _found(api: MonitorApi, entry: Entry) -> Found[Monitor]:
     try:
         monitor = await api.retrieve(entry.handle)
     except UpstreamError as error:
-        gone = is_gone(entry, error)
-        return Found(Monitor(monitor_id=entry.handle, status="not_found" if gone else "unknown"), is_active=not gone)
+        monitor = Monitor(monitor_id=entry.handle, status="not_found" if is_gone(entry, error) else "unknown")
     return Found(monitor, monitor.is_active)

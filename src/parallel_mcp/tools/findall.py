@@ -41,7 +41,13 @@ from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
 from parallel_mcp.tools.findall_status import candidate_counts, next_for_findall, why_ended
 from parallel_mcp.tools.reply import Output, next_call, reply
-from parallel_mcp.tools.tasks import MAX_TITLE_CHARS, IdempotencyKey, chosen_processor, schema_remarks
+from parallel_mcp.tools.tasks import (
+    MAX_TITLE_CHARS,
+    IdempotencyKey,
+    chosen_processor,
+    schema_remarks,
+    what_starts_another,
+)
 from parallel_mcp.tools.waiting import allowed_wait_s
 
 MAX_OBJECTIVE_CHARS = 5_000
@@ -189,7 +195,7 @@ async def create_findall(request: CreateFindallArguments, call: Call) -> CallToo
         next=next_for_findall(run),
         untrusted_conditions=_in_words(ordered.entity_type, ordered.match_conditions) if ordered else None,
     )
-    return reply(_created_text(structured), structured)
+    return reply(_created_text(structured, by_key=started.by_key), structured)
 
 
 async def extend_findall(request: ExtendFindallArguments, call: Call) -> CallToolResult:
@@ -367,11 +373,11 @@ def _added_text(added: AddToFindallOutput, addition: Addition, schema: FindAllSc
     return "\n".join(filter(None, [headline, schema_remarks(added.warnings or []), f"Next: {added.next}"]))
 
 
-def _created_text(made: CreateFindallOutput) -> str:
+def _created_text(made: CreateFindallOutput, *, by_key: bool) -> str:
     if made.deduplicated:
         lines = [
             f"This is the FindAll run of an equal earlier call, not a new one: {made.findall_id} ({made.status}). "
-            "Nothing was created or charged; force_new=true starts another."
+            f"Nothing was created or charged; {what_starts_another(by_key=by_key)}."
         ]
     else:
         lines = [

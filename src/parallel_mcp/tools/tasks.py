@@ -98,6 +98,11 @@ def schema_remarks(warnings: list[str]) -> str:
     return "\n".join(["About output_schema:", *(f"- {warning}" for warning in warnings)]) if warnings else ""
 
 
+def what_starts_another(*, by_key: bool) -> str:
+    """What to change in a call that an earlier one answers: the same key gives the same, whatever else is asked for."""
+    return f"{'another idempotency_key' if by_key else 'force_new=true'} starts another"
+
+
 @dataclass(frozen=True)
 class Started:
     """A run that a call has started or found."""
@@ -106,6 +111,7 @@ class Started:
     processor: Processor
     deduplicated: bool
     warnings: list[str]
+    by_key: bool = False
 
     @property
     def headline(self) -> str:
@@ -114,7 +120,7 @@ class Started:
         if self.deduplicated:
             return (
                 f"This is the run of an equal earlier call, not a new one: {run.run_id} ({run.status}). "
-                "Nothing was created or charged; force_new=true starts another."
+                f"Nothing was created or charged; {what_starts_another(by_key=self.by_key)}."
             )
         return (
             f"Started {run.run_id} ({run.processor or self.processor.name}, {run.status}) for "
@@ -184,7 +190,7 @@ async def start_prepared(
         creation = await call.app.creator.create(
             call.api, intent, prepared.run, force_new=force_new, approved_usd=call.approved_usd
         )
-        return Started(creation.run, processor, creation.deduplicated, prepared.warnings)
+        return Started(creation.run, processor, creation.deduplicated, prepared.warnings, creation.by_key)
     raise StillCreating("The create is on its way, and the API has not answered yet")
 
 
