@@ -891,6 +891,30 @@ async def test_addition_that_cannot_be_seen_stays_unknown_and_is_not_repeated(up
     assert len([request for request in proxy.requests if request.path == path]) == 1
 
 
+@pytest.mark.parametrize("what", ["extend", "enrich"])
+async def test_addition_that_shows_after_all_stays_charged(upstream: Upstream, tmp_path: Path, what: str) -> None:
+    """What is unknown leaves the budgets after an hour; what a repeat finds was bought, and counts for the day."""
+    arguments = {"match_limit": 9} if what == "extend" else {"output_schema": SCHEMA, "processor": "lite"}
+    ledger = tmp_path / "ledger.sqlite3"
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets=TOOLSETS, ledger=str(ledger)) as client:
+            findall_id = await start(client, "never")
+            before = await spent_usd(client)
+            proxy.add(ScriptedFault(method="POST", path=f"{RUNS}/{findall_id}/{what}", fault=reset_after_accept()))
+            unseen = ScriptedFault(method="GET", path=f"{RUNS}/{findall_id}/schema", skip=2, fault=respond(404))
+            proxy.add(unseen)
+            lost = await failure(client, f"{what}_findall", {"id": findall_id, **arguments})
+            price = await spent_usd(client) - before
+            again = structured(await client.call_tool(f"{what}_findall", {"id": findall_id, **arguments}))
+            older_by(ledger, 3_601)
+            spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert "Code: addition_unknown" in lost
+    assert again["deduplicated"]
+    assert price > 0
+    assert spent == pytest.approx(before + price)
+
+
 @pytest.mark.parametrize("what", ["create", "extend", "enrich"])
 async def test_server_that_is_stopped_before_anything_is_sent_leaves_nothing_open(
     upstream: Upstream, tmp_path: Path, what: str

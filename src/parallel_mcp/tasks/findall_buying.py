@@ -22,6 +22,7 @@ from parallel_mcp.api.findall_models import (
 )
 from parallel_mcp.errors import (
     InvalidArguments,
+    LedgerUnavailable,
     OutcomeUnknown,
     OverBudget,
     StillChanging,
@@ -29,8 +30,8 @@ from parallel_mcp.errors import (
     UpstreamUnreadable,
 )
 from parallel_mcp.ledger import FREE_USD, Entry, Intent
-from parallel_mcp.tasks.buying import Found, Purchase, fingerprint, is_gone
-from parallel_mcp.tasks.creating import Outcome, Send
+from parallel_mcp.tasks.buying import LONGEST_ADDITION_S, Found, Purchase, fingerprint, is_gone
+from parallel_mcp.tasks.creating import Creator, Outcome, Send
 from parallel_mcp.tasks.generators import GENERATORS, USUAL_S, Generator
 from parallel_mcp.tasks.processors import Processor, processor_named
 
@@ -108,7 +109,9 @@ def new_findall(
     return Purchase(intent, what, partial(_prepared, api.findall, order), partial(_found, api.findall))
 
 
-async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owner: str, keep_title: bool) -> Addition:
+async def extension(
+    creator: Creator, api: ParallelApi, findall_id: str, match_limit: int, *, owner: str, keep_title: bool
+) -> Addition:
     """Further matches, until there are `match_limit` in all.
 
     Raises:
@@ -117,8 +120,6 @@ async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owne
     """
     look = partial(_further_matches, api.findall, findall_id, match_limit)
     found = await look()
-    if found.is_there:
-        return Addition(found.schema)
 
     async def extend() -> FindAllSchema:
         return await api.findall.extend(findall_id, found.most_matches)
@@ -126,20 +127,21 @@ async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owne
     def shows(now: FindAllSchema) -> bool:
         return (now.match_limit or 0) >= match_limit
 
-    wanted = {"match_limit": match_limit}
+    intent = _addition_intent(found, findall_id, {"match_limit": match_limit}, owner, keep_title)
     what = f"Up to {found.most_matches:,} further matches with {found.schema.generator}"
     sending = partial(_sent_or_seen, extend, shows, api.findall, findall_id)
-    purchase = Purchase(
-        _addition_intent(found, findall_id, wanted, owner, keep_title),
-        what,
-        partial(_prepared_as_found, look, found, sending),
-        partial(_schema_found, api.findall),
-    )
-    return Addition(found.schema, found.price_usd, found.most_matches, purchase)
+    return await _addition(creator, api.findall, intent, what, look, found, sending)
 
 
 async def enrichment(
-    api: ParallelApi, findall_id: str, wanted: EnrichInput, processor: Processor, *, owner: str, keep_title: bool
+    creator: Creator,
+    api: ParallelApi,
+    findall_id: str,
+    wanted: EnrichInput,
+    processor: Processor,
+    *,
+    owner: str,
+    keep_title: bool,
 ) -> Addition:
     """Further questions about each match; of a run that has ended, about those that there are.
 
@@ -149,8 +151,6 @@ async def enrichment(
     """
     look = partial(_further_answers, api.findall, findall_id, wanted, processor)
     found = await look()
-    if found.is_there:
-        return Addition(found.schema)
 
     async def enrich() -> FindAllSchema:
         return await api.findall.enrich(findall_id, wanted)
@@ -158,14 +158,26 @@ async def enrichment(
     def shows(now: FindAllSchema) -> bool:
         return _has_enrichment(now, wanted)
 
+    intent = _addition_intent(found, findall_id, wanted.body(), owner, keep_title)
     what = f"Enriching up to {found.most_matches:,} matches with {processor.name}"
     sending = partial(_sent_or_seen, enrich, shows, api.findall, findall_id)
-    purchase = Purchase(
-        _addition_intent(found, findall_id, wanted.body(), owner, keep_title),
-        what,
-        partial(_prepared_as_found, look, found, sending),
-        partial(_schema_found, api.findall),
-    )
+    return await _addition(creator, api.findall, intent, what, look, found, sending)
+
+
+async def _addition(
+    creator: Creator,
+    api: FindAllApi,
+    intent: Intent,
+    what: str,
+    look: Callable[[], Awaitable[_Lacking]],
+    found: _Lacking,
+    sending: Send[FindAllSchema],
+) -> Addition:
+    if found.is_there:
+        await _settle_lost(creator, intent)
+        return Addition(found.schema)
+    preparing = partial(_prepared_as_found, look, found, sending)
+    purchase = Purchase(intent, what, preparing, partial(_schema_found, api))
     return Addition(found.schema, found.price_usd, found.most_matches, purchase)
 
 
@@ -289,6 +301,19 @@ async def _found(api: FindAllApi, entry: Entry) -> Found[StartedFindAll]:
 async def _schema_found(api: FindAllApi, entry: Entry) -> Found[FindAllSchema]:
     """The schema of a run that was added to: an equal addition is the same one, whether or not it shows yet."""
     return Found(await api.schema(entry.handle), is_active=True)
+
+
+async def _settle_lost(creator: Creator, intent: Intent) -> None:
+    """Note that an addition whose answer was lost was carried out: the run shows it. Of several it is the last."""
+    try:
+        last_first = await creator.ledger.of_group(intent.owner, intent.group_id)
+    except LedgerUnavailable as error:  # nothing is to be bought, so nothing need be known
+        logger.info("Whether an addition is still open could not be read: %s", error)
+        return
+    equal = (entry for entry in last_first if entry.fingerprint == intent.fingerprint and entry.state != "failed")
+    last = next(equal, None)
+    if last and (last.state == "unknown" or (last.state == "intent" and last.age_s >= LONGEST_ADDITION_S)):
+        await creator.settle(last.entry_id, "created", intent.group_id)
 
 
 # ---- what a run says of itself

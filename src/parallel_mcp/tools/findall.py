@@ -308,7 +308,8 @@ async def _looked_up(request: AdditionArguments, call: Call) -> Addition:
 async def _extension(request: ExtendFindallArguments, call: Call) -> Addition:
     findall_id = checked_handle(request.id, "findall")
     keep_title = call.settings.ledger_titles
-    return await extension(call.api, findall_id, request.match_limit, owner=call.owner, keep_title=keep_title)
+    creator = call.app.creator
+    return await extension(creator, call.api, findall_id, request.match_limit, owner=call.owner, keep_title=keep_title)
 
 
 async def _enrichment(request: EnrichFindallArguments, call: Call) -> Addition:
@@ -319,7 +320,8 @@ async def _enrichment(request: EnrichFindallArguments, call: Call) -> Addition:
         raise InvalidArguments("`output_schema` is required.")
     wanted = EnrichInput(processor=processor.name, output_schema=spec.json_schema)
     keep_title = call.settings.ledger_titles
-    return await enrichment(call.api, findall_id, wanted, processor, owner=call.owner, keep_title=keep_title)
+    creator = call.app.creator
+    return await enrichment(creator, call.api, findall_id, wanted, processor, owner=call.owner, keep_title=keep_title)
 
 
 def _enrichment_spec(request: EnrichFindallArguments, call: Call) -> PreparedSpec:
