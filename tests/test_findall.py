@@ -592,6 +592,28 @@ async def test_addition_that_has_become_dearer_is_looked_at_again(
     assert (again["most_usd"], again["deduplicated"]) == ((0.16 if what == "extend" else 0.9), False)
 
 
+@pytest.mark.parametrize("first", ["extend", "enrich"])
+async def test_addition_that_does_not_show_yet_is_not_reckoned_without(
+    upstream: Upstream, client: Client, first: str
+) -> None:
+    """An answer from a machine that lags behind must not make "25 in all" 40, nor an extension look cheaper."""
+    findall_id = await start(client, "never", generator="base", match_limit=5)
+    path = f"{RUNS}/{findall_id}/schema"
+    async with httpx.AsyncClient(headers={"x-api-key": KEY, "parallel-beta": FINDALL_BETA}) as http:
+        before = (await http.get(f"{upstream.url}{path}")).text
+    arguments = {"match_limit": 20} if first == "extend" else {"output_schema": SCHEMA, "processor": "base"}
+    structured(await client.call_tool(f"{first}_findall", {"id": findall_id, **arguments}))
+    upstream.simulator.add_fault(Fault("GET", path, times=2, status=200, body=before))
+    spent = await spent_usd(client)
+    text = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 25})
+    unchanged = await spent_usd(client)
+    added = structured(await client.call_tool("extend_findall", {"id": findall_id, "match_limit": 25}))
+
+    assert "Code: still_changing" in text
+    assert unchanged == spent
+    assert (added["match_limit"], added["most_usd"]) == ((25, 0.15) if first == "extend" else (25, 0.8))
+
+
 async def test_additions_at_once_cost_what_they_say(upstream: Upstream) -> None:
     """Models call tools side by side: each addition is priced by what the others have made of the run."""
     answers: dict[str, Any] = {}

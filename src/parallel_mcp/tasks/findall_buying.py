@@ -7,6 +7,7 @@ read back from the schema of the run, so repeating them is free, and so is findi
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +30,7 @@ from parallel_mcp.errors import (
     UpstreamError,
     UpstreamUnreadable,
 )
-from parallel_mcp.ledger import FREE_USD, Entry, Intent
+from parallel_mcp.ledger import FREE_USD, SAME_REQUEST_S, Entry, Intent
 from parallel_mcp.tasks.buying import LONGEST_ADDITION_S, Found, Purchase, fingerprint, is_gone
 from parallel_mcp.tasks.creating import Creator, Outcome, Send
 from parallel_mcp.tasks.generators import GENERATORS, USUAL_S, Generator
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from parallel_mcp.api.findall import FindAllApi
 
 LEDGER_NAME = "findall {}"  # beside the names of processors in the ledger
+_REACHED = "findall {} to {} matches, {} enrichments"  # by an addition
+_REACHED_IN = re.compile(r"findall \S+ to (\d+) matches, (\d+) enrichments")
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +130,8 @@ async def extension(
     def shows(now: FindAllSchema) -> bool:
         return (now.match_limit or 0) >= match_limit
 
-    intent = _addition_intent(found, findall_id, {"match_limit": match_limit}, owner, keep_title)
+    reached = _Reached(match_limit, len(found.schema.enrichments))
+    intent = _addition_intent(found, reached, findall_id, {"match_limit": match_limit}, owner, keep_title)
     what = f"Up to {found.most_matches:,} further matches with {found.schema.generator}"
     sending = partial(_sent_or_seen, extend, shows, api.findall, findall_id)
     return await _addition(creator, api.findall, intent, what, look, found, sending)
@@ -158,7 +162,8 @@ async def enrichment(
     def shows(now: FindAllSchema) -> bool:
         return _has_enrichment(now, wanted)
 
-    intent = _addition_intent(found, findall_id, wanted.body(), owner, keep_title)
+    reached = _Reached(found.schema.match_limit or 0, len(found.schema.enrichments) + 1)
+    intent = _addition_intent(found, reached, findall_id, wanted.body(), owner, keep_title)
     what = f"Enriching up to {found.most_matches:,} matches with {processor.name}"
     sending = partial(_sent_or_seen, enrich, shows, api.findall, findall_id)
     return await _addition(creator, api.findall, intent, what, look, found, sending)
@@ -176,7 +181,7 @@ async def _addition(
     if found.is_there:
         await _settle_lost(creator, intent)
         return Addition(found.schema)
-    preparing = partial(_prepared_as_found, look, found, sending)
+    preparing = partial(_prepared_as_found, creator, intent, look, found, sending)
     purchase = Purchase(intent, what, preparing, partial(_schema_found, api))
     return Addition(found.schema, found.price_usd, found.most_matches, purchase)
 
@@ -227,18 +232,37 @@ async def _started(api: FindAllApi, ordered: FindAllInput) -> Outcome[StartedFin
 
 
 async def _prepared_as_found(
-    look: Callable[[], Awaitable[_Lacking]], found: _Lacking, send: Send[FindAllSchema]
+    creator: Creator,
+    intent: Intent,
+    look: Callable[[], Awaitable[_Lacking]],
+    found: _Lacking,
+    send: Send[FindAllSchema],
 ) -> Send[FindAllSchema]:
     """Look once more at all that the price is made of; it may have been reserved, and approved, a while ago.
 
     Raises:
-        StillChanging: Another addition came in between.
+        StillChanging: Another addition came in between, or the run does not show yet what an earlier one has added.
     """
     now = await look()
+    if not await _shows_all(creator, intent, now.schema):
+        raise StillChanging("The run does not show yet all that was added to it")
     is_other = now.is_there or now.schema.match_limit != found.schema.match_limit
     if is_other or now.price_usd > found.price_usd + FREE_USD:
         raise StillChanging("Something else has just been added to the run, which changes what this adds or costs")
     return send
+
+
+async def _shows_all(creator: Creator, intent: Intent, schema: FindAllSchema) -> bool:
+    """Whether a schema shows what was added in the last minutes: one machine upstream may lag behind another."""
+    added = [
+        _Reached.by(entry)
+        for entry in await creator.ledger.of_group(intent.owner, intent.group_id)
+        if entry.state == "created" and entry.age_s < SAME_REQUEST_S
+    ]
+    return all(
+        reached.match_limit <= (schema.match_limit or 0) and reached.enrichments <= len(schema.enrichments)
+        for reached in added
+    )
 
 
 async def _input_of(api: FindAllApi, order: FindAllOrder) -> FindAllInput:
@@ -319,13 +343,31 @@ async def _settle_lost(creator: Creator, intent: Intent) -> None:
 # ---- what a run says of itself
 
 
-def _addition_intent(found: _Lacking, findall_id: str, request: dict[str, Any], owner: str, keep_title: bool) -> Intent:
+@dataclass(frozen=True)
+class _Reached:
+    """What a run has after an addition, at least. The ledger keeps it in the name of the addition."""
+
+    match_limit: int = 0
+    enrichments: int = 0
+
+    def named(self, generator: str) -> str:
+        return _REACHED.format(generator, self.match_limit, self.enrichments)
+
+    @classmethod
+    def by(cls, entry: Entry) -> _Reached:
+        told = _REACHED_IN.fullmatch(entry.processor)
+        return cls(int(told[1]), int(told[2])) if told else cls()
+
+
+def _addition_intent(
+    found: _Lacking, reached: _Reached, findall_id: str, request: dict[str, Any], owner: str, keep_title: bool
+) -> Intent:
     schema = found.schema
     return Intent(
         owner=owner,
         fingerprint=fingerprint("findall addition", {"id": findall_id, **request}),
         idempotency_key="",
-        processor=LEDGER_NAME.format(schema.generator),
+        processor=reached.named(schema.generator),
         price_usd=found.price_usd,
         lasts_s=0,
         title=schema.objective[:120] if keep_title else "",
