@@ -464,6 +464,30 @@ async def test_dear_create_asks_the_user_where_the_client_can(
     assert upstream.simulator.accepted_runs == (3 if approve else 1)
 
 
+DEAR: dict[str, dict[str, Any]] = {
+    "create_task": {**NEVER, "processor": "ultra4x"},
+    "create_findall": {"objective": "Find all dams", "generator": "core", "metadata": {"sim": "never"}},
+    "create_monitor": {"query": "dams", "frequency": "1h", "processor": "base", "metadata": {"sim": "never"}},
+}
+
+
+@pytest.mark.parametrize("tool", DEAR)
+async def test_user_who_declined_is_heard_though_another_has_bought_it_meanwhile(
+    upstream: Upstream, tmp_path: Path, tool: str
+) -> None:
+    """In the modern era the call is made again with the answer, and puts the question that the answer belongs to."""
+    shared: dict[str, Any] = {"ledger": str(tmp_path / "ledger.sqlite3"), "toolsets": "core,findall,monitor"}
+
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        async with connected("memory", upstream.url, max_usd_per_call=0, max_usd_per_hour=0, **shared) as other:
+            structured(await other.call_tool(tool, DEAR[tool]))
+        return ElicitResult(action="decline")
+
+    settings = load_settings({"base_url": upstream.url, "api_key": KEY, **shared})
+    async with Client(build_server(settings), mode=MODERN, elicitation_callback=answer) as client:
+        assert "was asked and declined" in await failure(client, tool, DEAR[tool])
+
+
 async def test_quick_task_is_answered_in_one_call(upstream: Upstream, client: Client) -> None:
     """With the run id in the first progress message, in case the call is cut off."""
     seen: list[str] = []

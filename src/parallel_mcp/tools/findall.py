@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import anyio
@@ -20,8 +21,7 @@ from parallel_mcp.errors import (
     UpstreamUnavailable,
 )
 from parallel_mcp.render.untrusted import marked, one_line
-from parallel_mcp.settings import env_name
-from parallel_mcp.tasks.buying import Bought, Purchase, bought, is_answered
+from parallel_mcp.tasks.buying import Bought, Purchase, bought
 from parallel_mcp.tasks.creating import is_dear
 from parallel_mcp.tasks.findall_buying import (
     Addition,
@@ -35,11 +35,12 @@ from parallel_mcp.tasks.generators import GENERATORS, LEAST_MATCHES, MOST_MATCHE
 from parallel_mcp.tasks.handles import checked_handle, platform_link
 from parallel_mcp.tasks.processors import ProcessorName
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, task_spec
-from parallel_mcp.tools.approval import can_be_asked, known_in_time
+from parallel_mcp.tools.approval import above_limit, can_be_asked
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
 from parallel_mcp.tools.findall_status import candidate_counts, next_for_findall, why_ended
+from parallel_mcp.tools.purchases import offer_of_purchase
 from parallel_mcp.tools.reply import Output, next_call, reply
 from parallel_mcp.tools.tasks import (
     MAX_TITLE_CHARS,
@@ -247,34 +248,32 @@ async def offer_of_findall(request: CreateFindallArguments, call: Call) -> Offer
     """With a question, if the price calls for one and the client can be asked."""
     if not can_be_asked(call.ctx):
         return Offer()
-    return Offer(*await _question(_new(request, call), call, force_new=request.force_new))
+    purchase = _new(request, call)
+    return await offer_of_purchase(purchase, _question(purchase, call), call, anew=request.force_new)
 
 
 async def offer_of_addition(request: AdditionArguments, call: Call) -> Offer:
-    """As `offer_of_findall`, with the addition as it was looked up: that one is bought, or none."""
+    """As `offer_of_findall`, with the addition as it was looked up: that one is bought, or none.
+
+    Who was asked is asked again if it has become something else meanwhile, even if that costs little.
+    """
     if not can_be_asked(call.ctx) or not call.settings.max_usd_per_call:
         return Offer()
     with anyio.move_on_after(allowed_wait_s(None, call)):
         addition = await _looked_up(request, call)
-        asked = await _question(addition.purchase, call) if addition.purchase else ("", 0.0)
-        return Offer(*asked, addition)
+        purchase = addition.purchase
+        if purchase is None:
+            return Offer(addition=addition)
+        if call.brings_answer and not is_dear(addition.price_usd, call.settings):
+            changed = "The run has changed since the last question, and this is what it lacks now."
+            return Offer(_question(purchase, call, changed), addition.price_usd, addition)
+        return replace(await offer_of_purchase(purchase, _question(purchase, call), call), addition=addition)
     raise UpstreamUnavailable(_UNREAD)
 
 
-async def _question(purchase: Purchase[Any], call: Call, *, force_new: bool = False) -> tuple[str, float]:
-    """What to ask the user about a purchase, and its price; nothing if it costs little, or an earlier one answers.
-
-    Who was asked is asked again if it has become something else meanwhile, even if that costs little.
-    """
-    price_usd, settings = purchase.intent.price_usd, call.settings
-    why = f"It is above the limit of ${settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')})."
-    if not is_dear(price_usd, settings):
-        if not call.brings_answer:
-            return "", 0.0
-        why = "The run has changed since the last question, and this is what it lacks now."
-    elif not (call.brings_answer or force_new) and await known_in_time(is_answered(call.app.creator, purchase), call):
-        return "", 0.0
-    return f"{purchase.what} for at most ${price_usd:.3f}? {why}", price_usd
+def _question(purchase: Purchase[Any], call: Call, why: str = "") -> str:
+    price = f"at most ${purchase.intent.price_usd:.3f}"
+    return f"{purchase.what} for {price}? {why or f'It is {above_limit(call.settings)}.'}"
 
 
 # ---- what is to be bought

@@ -23,16 +23,15 @@ from parallel_mcp.errors import InvalidArguments, OverBudget, StillCreating
 from parallel_mcp.render.budget import MAX_TEXT_CHARS, shared_out
 from parallel_mcp.render.sources import sources_of
 from parallel_mcp.render.untrusted import marked, one_line
-from parallel_mcp.settings import env_name
-from parallel_mcp.tasks.buying import Bought, Purchase, bought, is_answered
-from parallel_mcp.tasks.creating import is_dear
+from parallel_mcp.tasks.buying import Bought, Purchase, bought
 from parallel_mcp.tasks.handles import checked_handle, platform_link, run_handle
 from parallel_mcp.tasks.monitor_buying import EXECUTION_USD, MonitorProcessor, month_usd, new_monitor
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, source_policy, task_spec
-from parallel_mcp.tools.approval import can_be_asked, known_in_time
+from parallel_mcp.tools.approval import above_limit, can_be_asked
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
+from parallel_mcp.tools.purchases import offer_of_purchase
 from parallel_mcp.tools.reply import Output, next_call, reply
 from parallel_mcp.tools.search import Domains
 from parallel_mcp.tools.status import gone
@@ -222,16 +221,12 @@ async def offer_of_monitor(request: CreateMonitorArguments, call: Call) -> Offer
     if not can_be_asked(call.ctx):
         return Offer()
     purchase = _new(request, call)
-    if not is_dear(purchase.intent.price_usd, call.settings):
-        return Offer()
-    if not request.force_new and await known_in_time(is_answered(call.app.creator, purchase), call):
-        return Offer()
-    return Offer(
-        f"Start a monitor with {request.processor} every {request.frequency}? It costs "
-        f"${purchase.intent.price_usd:.3f} in 30 days, and goes on until it is cancelled. That is above the limit of "
-        f"${call.settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}).",
-        purchase.intent.price_usd,
+    price_usd = purchase.intent.price_usd
+    question = (
+        f"Start a monitor with {request.processor} every {request.frequency}? It costs ${price_usd:.3f} in 30 days, "
+        f"and goes on until it is cancelled. That is {above_limit(call.settings)}."
     )
+    return await offer_of_purchase(purchase, question, call, anew=request.force_new)
 
 
 def _new(request: CreateMonitorArguments, call: Call) -> Purchase[Monitor]:
