@@ -15,13 +15,11 @@ from parallel_mcp.errors import (
     AdditionUnknown,
     InvalidArguments,
     OutcomeUnknown,
-    OverBudget,
     RequestRejected,
-    StillCreating,
     UpstreamUnavailable,
 )
 from parallel_mcp.render.untrusted import marked, one_line
-from parallel_mcp.tasks.buying import Bought, Purchase, bought
+from parallel_mcp.tasks.buying import Purchase
 from parallel_mcp.tasks.creating import is_dear
 from parallel_mcp.tasks.findall_buying import (
     Addition,
@@ -40,7 +38,7 @@ from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
 from parallel_mcp.tools.findall_status import candidate_counts, next_for_findall, why_ended
-from parallel_mcp.tools.purchases import offer_of_purchase
+from parallel_mcp.tools.purchases import offer_of_purchase, purchased_by
 from parallel_mcp.tools.reply import Output, next_call, reply
 from parallel_mcp.tools.tasks import (
     MAX_TITLE_CHARS,
@@ -183,7 +181,7 @@ async def create_findall(request: CreateFindallArguments, call: Call) -> CallToo
     """
     purchase = _new(request, call)
     by = anyio.current_time() + allowed_wait_s(None, call)
-    started = await _bought(purchase, call, by=by, force_new=request.force_new)
+    started = await purchased_by(by, purchase, call, force_new=request.force_new)
     run, ordered = started.made.run, started.made.ordered
     structured = CreateFindallOutput(
         findall_id=run.findall_id,
@@ -327,14 +325,6 @@ def _enrichment_spec(request: EnrichFindallArguments, call: Call) -> PreparedSpe
     return task_spec("", request.output_schema, chosen_processor(request, call.settings))
 
 
-async def _bought(purchase: Purchase[Any], call: Call, *, by: float, force_new: bool = False) -> Bought[Any]:
-    if call.approval == "declined":
-        raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.3f} for this. Nothing was sent")
-    with anyio.CancelScope(deadline=by):
-        return await bought(call.app.creator, purchase, force_new=force_new, approved_usd=call.approved_usd)
-    raise StillCreating("The create is on its way, and the API has not answered yet")
-
-
 # ---- replies
 
 
@@ -348,7 +338,7 @@ async def _added(request: AdditionArguments, call: Call, *, warnings: list[str] 
     schema, deduplicated = addition.schema, True
     if addition.purchase is not None:
         try:
-            made = await _bought(addition.purchase, call, by=by)
+            made = await purchased_by(by, addition.purchase, call)
         except OutcomeUnknown as error:
             raise AdditionUnknown(str(error), quote=error.quote, ref_id=error.ref_id) from error
         schema, deduplicated = made.made, made.deduplicated

@@ -19,11 +19,11 @@ from parallel_mcp.api.monitor_models import (
     QuerySettings,
     SnapshotSettings,
 )
-from parallel_mcp.errors import InvalidArguments, OverBudget, StillCreating
+from parallel_mcp.errors import InvalidArguments
 from parallel_mcp.render.budget import MAX_TEXT_CHARS, shared_out
 from parallel_mcp.render.sources import sources_of
 from parallel_mcp.render.untrusted import marked, one_line
-from parallel_mcp.tasks.buying import Bought, Purchase, bought
+from parallel_mcp.tasks.buying import Bought, Purchase
 from parallel_mcp.tasks.handles import checked_handle, platform_link, run_handle
 from parallel_mcp.tasks.monitor_buying import EXECUTION_USD, MonitorProcessor, month_usd, new_monitor
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, source_policy, task_spec
@@ -31,7 +31,7 @@ from parallel_mcp.tools.approval import above_limit, can_be_asked
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
-from parallel_mcp.tools.purchases import offer_of_purchase
+from parallel_mcp.tools.purchases import offer_of_purchase, purchased_by
 from parallel_mcp.tools.reply import Output, next_call, reply
 from parallel_mcp.tools.search import Domains
 from parallel_mcp.tools.status import gone
@@ -161,12 +161,9 @@ async def create_monitor(request: CreateMonitorArguments, call: Call) -> CallToo
     notified. End it with cancel_monitor.
     """
     purchase = _new(request, call)
-    if call.approval == "declined":
-        raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.3f} for this. Nothing was sent")
-    with anyio.CancelScope(deadline=anyio.current_time() + allowed_wait_s(None, call)):
-        made = await bought(call.app.creator, purchase, force_new=request.force_new, approved_usd=call.approved_usd)
-        return _created_reply(made, request)
-    raise StillCreating("The create is on its way, and the API has not answered yet")
+    by = anyio.current_time() + allowed_wait_s(None, call)
+    made = await purchased_by(by, purchase, call, force_new=request.force_new)
+    return _created_reply(made, request)
 
 
 async def list_monitors(request: ListMonitorsArguments, call: Call) -> CallToolResult:
