@@ -488,6 +488,53 @@ async def test_user_who_declined_is_heard_though_another_has_bought_it_meanwhile
         assert "was asked and declined" in await failure(client, tool, DEAR[tool])
 
 
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("period", ["hour", "day"])
+async def test_price_above_a_whole_budget_is_said_to_find_no_room_ever(
+    upstream: Upstream, period: str, asks: bool
+) -> None:
+    """Nobody waits for it, and no user approves what is then refused."""
+    questions: list[str] = []
+    limits: dict[str, Any] = {"max_usd_per_hour": 0, f"max_usd_per_{period}": 1}
+    dear = {**TASK, "processor": "ultra8x"}
+    if asks:
+        async with asked_client(upstream.url, questions, approves=True, max_usd_per_call=0.5, **limits) as client:
+            text = await failure(client, "create_task", dear)
+            group = await failure(client, "create_task_group", {"inputs": ["a", "b"], "processor": "ultra4x"})
+            assert "makes no room for it" in group
+    else:
+        async with connected("memory", upstream.url, max_usd_per_call=0, **limits) as client:
+            text = await failure(client, "create_task", dear)
+
+    assert (
+        f"$2.400 is more than all that one {period} may cost, $1.00 (PARALLEL_MCP_MAX_USD_PER_{period.upper()})" in text
+    )
+    assert "waiting makes no room for it. Nothing was sent" in text
+    assert "at the earliest" not in text
+    assert questions == []
+    assert upstream.simulator.accepted_runs == 0
+
+
+async def test_addition_to_a_group_that_fits_by_what_it_lacks_is_asked_about(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """The question names the most that it can cost, which no budget has room for; what is lacking costs less."""
+    questions: list[str] = []
+    ledger = tmp_path / "ledger.sqlite3"
+    limits: dict[str, Any] = {"ledger": str(ledger), "max_usd_per_call": 0.25, "max_usd_per_hour": 1}
+    rows: dict[str, Any] = {"inputs": ["a", "b", "c"], "processor": "ultra"}
+    async with asked_client(upstream.url, questions, approves=True, **limits) as client:
+        made = structured(await client.call_tool("create_task_group", rows))
+        with sqlite3.connect(ledger) as db:
+            db.execute("UPDATE entries SET at = at - 3601")
+        db.close()
+        more = {**rows, "inputs": [*rows["inputs"], "d"], "group_id": made["group_id"]}
+        added = structured(await client.call_tool("create_task_group", more))
+
+    assert "for at most $1.200 in all, less what the group has already" in questions[1]
+    assert (added["rows_created"], added["price_usd"]) == (1, 0.3)
+
+
 async def test_quick_task_is_answered_in_one_call(upstream: Upstream, client: Client) -> None:
     """With the run id in the first progress message, in case the call is cut off."""
     seen: list[str] = []

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field
 from parallel_mcp.errors import StillCreating
 from parallel_mcp.ledger import Intent
 from parallel_mcp.settings import Settings, env_name
-from parallel_mcp.tasks.creating import is_dear
+from parallel_mcp.tasks.creating import is_dear, never_fits
 from parallel_mcp.tasks.group_creating import GroupCreating
 from parallel_mcp.tasks.processors import Processor
 from parallel_mcp.tools.call import App, Call, Offer, PriceApproval
@@ -110,8 +110,11 @@ async def offer_of_run(processor: Processor, intent: Callable[[], Intent], call:
 
 
 def calls_for_question(price_usd: float, call: Call) -> bool:
-    """Whether a price needs the user's approval, and the user can be asked for it."""
-    return is_dear(price_usd, call.settings) and can_be_asked(call.ctx)
+    """Whether a price needs the user's approval, the user can be asked for it, and it would be of use.
+
+    What no budget has ever room for is refused in any case.
+    """
+    return is_dear(price_usd, call.settings) and can_be_asked(call.ctx) and not never_fits(price_usd, call.settings)
 
 
 async def offer_unless(
@@ -150,7 +153,9 @@ async def _offer_of_group(request: CreateTaskGroupArguments, call: Call) -> Offe
     creating = prepared_group(request, call).creating
     count = len(creating.order.inputs)
     most_usd = count * processor.price_usd
-    if not calls_for_question(most_usd, call):
+    if not is_dear(most_usd, call.settings):
+        return Offer()
+    if never_fits(most_usd, call.settings) and not creating.group_id:  # an addition may cost less
         return Offer()
     rows, price = f"{count:,} research tasks, one a row, with {processor.name}", f"${most_usd:.3f} in all"
     what = f"Start {rows} for {price}"
