@@ -287,7 +287,7 @@ async def test_run_id_survives_odd_values_beside_it(upstream: Upstream) -> None:
 
 def test_address_of_an_unknown_kind_is_no_ledger_file() -> None:
     """A file named after a mistyped address would share nothing, and have the password in its name."""
-    with pytest.raises(SettingsError, match="PARALLEL_MCP_LEDGER"):
+    with pytest.raises(SettingsError, match="--ledger"):
         load_settings({"ledger": "mysql://:secret@host"})
     assert load_settings({"ledger": "Redis://host"}).ledger == "redis://host"
 
