@@ -592,6 +592,28 @@ async def test_addition_that_has_become_dearer_is_looked_at_again(
     assert (again["most_usd"], again["deduplicated"]) == ((0.16 if what == "extend" else 0.9), False)
 
 
+@pytest.mark.parametrize("first", ["extend", "enrich"])
+async def test_addition_that_does_not_show_yet_is_not_reckoned_without(
+    upstream: Upstream, client: Client, first: str
+) -> None:
+    """An answer from a machine that lags behind must not make "25 in all" 40, nor an extension look cheaper."""
+    findall_id = await start(client, "never", generator="base", match_limit=5)
+    path = f"{RUNS}/{findall_id}/schema"
+    async with httpx.AsyncClient(headers={"x-api-key": KEY, "parallel-beta": FINDALL_BETA}) as http:
+        before = (await http.get(f"{upstream.url}{path}")).text
+    arguments = {"match_limit": 20} if first == "extend" else {"output_schema": SCHEMA, "processor": "base"}
+    structured(await client.call_tool(f"{first}_findall", {"id": findall_id, **arguments}))
+    upstream.simulator.add_fault(Fault("GET", path, times=2, status=200, body=before))
+    spent = await spent_usd(client)
+    text = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 25})
+    unchanged = await spent_usd(client)
+    added = structured(await client.call_tool("extend_findall", {"id": findall_id, "match_limit": 25}))
+
+    assert "Code: still_changing" in text
+    assert unchanged == spent
+    assert (added["match_limit"], added["most_usd"]) == ((25, 0.15) if first == "extend" else (25, 0.8))
+
+
 async def test_additions_at_once_cost_what_they_say(upstream: Upstream) -> None:
     """Models call tools side by side: each addition is priced by what the others have made of the run."""
     answers: dict[str, Any] = {}
@@ -889,6 +911,30 @@ async def test_addition_that_cannot_be_seen_stays_unknown_and_is_not_repeated(up
     assert all("call again with the same arguments in a minute" in text for text in texts)
     assert not any("force_new" in text for text in texts)
     assert len([request for request in proxy.requests if request.path == path]) == 1
+
+
+@pytest.mark.parametrize("what", ["extend", "enrich"])
+async def test_addition_that_shows_after_all_stays_charged(upstream: Upstream, tmp_path: Path, what: str) -> None:
+    """What is unknown leaves the budgets after an hour; what a repeat finds was bought, and counts for the day."""
+    arguments = {"match_limit": 9} if what == "extend" else {"output_schema": SCHEMA, "processor": "lite"}
+    ledger = tmp_path / "ledger.sqlite3"
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets=TOOLSETS, ledger=str(ledger)) as client:
+            findall_id = await start(client, "never")
+            before = await spent_usd(client)
+            proxy.add(ScriptedFault(method="POST", path=f"{RUNS}/{findall_id}/{what}", fault=reset_after_accept()))
+            unseen = ScriptedFault(method="GET", path=f"{RUNS}/{findall_id}/schema", skip=2, fault=respond(404))
+            proxy.add(unseen)
+            lost = await failure(client, f"{what}_findall", {"id": findall_id, **arguments})
+            price = await spent_usd(client) - before
+            again = structured(await client.call_tool(f"{what}_findall", {"id": findall_id, **arguments}))
+            older_by(ledger, 3_601)
+            spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert "Code: addition_unknown" in lost
+    assert again["deduplicated"]
+    assert price > 0
+    assert spent == pytest.approx(before + price)
 
 
 @pytest.mark.parametrize("what", ["create", "extend", "enrich"])

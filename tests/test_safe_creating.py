@@ -322,23 +322,82 @@ async def test_fifty_creates_at_once_cannot_overshoot_the_budget(upstream: Upstr
     assert upstream.simulator.accepted_runs == 10
 
 
-async def test_run_that_is_gone_answers_no_repeat(upstream: Upstream, tmp_path: Path) -> None:
-    """It was deleted, or was a simulator's; a repeat would lead to it again and again. A new one may only be late."""
+EQUAL_CREATES: dict[str, dict[str, Any]] = {
+    "create_task": NEVER,
+    "create_task_group": {"inputs": ["Acme"], "processor": "lite", "metadata": {"sim": "never"}},
+    "create_findall": {"objective": "Find all dams in Norway", "metadata": {"sim": "never"}},
+    "create_monitor": {"query": "dams in Norway", "metadata": {"sim": "never"}},
+}
+HANDLES = {
+    "create_task": "run_id",
+    "create_task_group": "group_id",
+    "create_findall": "findall_id",
+    "create_monitor": "id",
+}
+
+
+@pytest.mark.parametrize("tool", ["create_task", "create_findall", "create_monitor"])
+async def test_what_is_gone_answers_no_repeat(upstream: Upstream, tmp_path: Path, tool: str) -> None:
+    """It was deleted, or was a simulator's; a repeat would lead to it again and again. What is new may only be late."""
     ledger = tmp_path / "ledger.sqlite3"
-    gone = respond(404, b"{}")
+    handle = HANDLES[tool]
     with faulty(upstream.url) as proxy:
-        async with connected("memory", proxy.url, ledger=str(ledger)) as client:
-            first = structured(await client.call_tool("create_task", NEVER))
-            proxy.add(ScriptedFault(method="GET", path=f"{RUNS}/{first['run_id']}", fault=gone, times=2))
-            late = structured(await client.call_tool("create_task", NEVER))
+        async with connected("memory", proxy.url, toolsets="core,findall,monitor", ledger=str(ledger)) as client:
+            first = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
+            gone = ScriptedFault(method="GET", path=f".*/{first[handle]}", fault=respond(404, b"{}"), times=2)
+            proxy.add(gone)
+            late = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
             with sqlite3.connect(ledger) as db:
                 db.execute("UPDATE entries SET at = at - 61")
             db.close()
-            second = structured(await client.call_tool("create_task", NEVER))
+            second = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
 
-    assert (late["run_id"], late["deduplicated"]) == (first["run_id"], True)
-    assert second["run_id"] != first["run_id"]
+    assert (late[handle], late["deduplicated"]) == (first[handle], True)
+    assert second[handle] != first[handle]
     assert not second["deduplicated"]
+
+
+@pytest.mark.parametrize("tool", ["create_task", "create_findall", "create_monitor"])
+async def test_what_a_key_has_made_says_that_another_key_is_needed(
+    upstream: Upstream, tmp_path: Path, tool: str
+) -> None:
+    """The key goes before force_new; and of what is gone nothing more is to be expected."""
+    ledger = tmp_path / "ledger.sqlite3"
+    request = {**EQUAL_CREATES[tool], "idempotency_key": "dams-1"}
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets="core,findall,monitor", ledger=str(ledger)) as client:
+            await client.call_tool(tool, request)
+            again = text_of(await client.call_tool(tool, {**request, "force_new": True}))
+            proxy.add(ScriptedFault(method="GET", path=".*", fault=respond(404, b"{}"), times=None))
+            with sqlite3.connect(ledger) as db:
+                db.execute("UPDATE entries SET at = at - 61")
+            db.close()
+            gone = text_of(await client.call_tool(tool, request))
+
+    assert "another idempotency_key starts another" in again
+    assert "force_new" not in again
+    assert "not_found" in gone
+    assert "any more: create_" in gone
+    assert "waits there" not in gone
+    assert "goes on" not in gone
+
+
+@pytest.mark.parametrize("status", [404, 429, 502, 503])
+@pytest.mark.parametrize("tool", EQUAL_CREATES)
+async def test_what_cannot_be_read_just_now_is_not_bought_again(upstream: Upstream, tool: str, status: int) -> None:
+    """It exists, and has most likely not ended: what is not known of it must not cost a second time."""
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets="core,findall,monitor") as client:
+            first = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
+            proxy.add(ScriptedFault(method="GET", path=".*", fault=respond(status, b"{}"), times=None))
+            again = structured(await client.call_tool(tool, EQUAL_CREATES[tool]))
+
+    handle = HANDLES[tool]
+    simulator = upstream.simulator
+    assert again["deduplicated"]
+    assert again[handle] == first[handle]
+    assert simulator.accepted_runs + simulator.accepted_findalls + simulator.accepted_monitors == 1
+    assert tool == "create_monitor" or "watch_progress" in again["next"]
 
 
 async def test_no_more_runs_than_allowed_are_active_at_once(upstream: Upstream) -> None:
@@ -403,6 +462,77 @@ async def test_dear_create_asks_the_user_where_the_client_can(
     assert not cheap.is_error
     assert bool(result.is_error) is not bool(approve)
     assert upstream.simulator.accepted_runs == (3 if approve else 1)
+
+
+DEAR: dict[str, dict[str, Any]] = {
+    "create_task": {**NEVER, "processor": "ultra4x"},
+    "create_findall": {"objective": "Find all dams", "generator": "core", "metadata": {"sim": "never"}},
+    "create_monitor": {"query": "dams", "frequency": "1h", "processor": "base", "metadata": {"sim": "never"}},
+}
+
+
+@pytest.mark.parametrize("tool", DEAR)
+async def test_user_who_declined_is_heard_though_another_has_bought_it_meanwhile(
+    upstream: Upstream, tmp_path: Path, tool: str
+) -> None:
+    """In the modern era the call is made again with the answer, and puts the question that the answer belongs to."""
+    shared: dict[str, Any] = {"ledger": str(tmp_path / "ledger.sqlite3"), "toolsets": "core,findall,monitor"}
+
+    async def answer(context: Any, params: ElicitRequestParams) -> ElicitResult:
+        async with connected("memory", upstream.url, max_usd_per_call=0, max_usd_per_hour=0, **shared) as other:
+            structured(await other.call_tool(tool, DEAR[tool]))
+        return ElicitResult(action="decline")
+
+    settings = load_settings({"base_url": upstream.url, "api_key": KEY, **shared})
+    async with Client(build_server(settings), mode=MODERN, elicitation_callback=answer) as client:
+        assert "was asked and declined" in await failure(client, tool, DEAR[tool])
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("period", ["hour", "day"])
+async def test_price_above_a_whole_budget_is_said_to_find_no_room_ever(
+    upstream: Upstream, period: str, asks: bool
+) -> None:
+    """Nobody waits for it, and no user approves what is then refused."""
+    questions: list[str] = []
+    limits: dict[str, Any] = {"max_usd_per_hour": 0, f"max_usd_per_{period}": 1}
+    dear = {**TASK, "processor": "ultra8x"}
+    if asks:
+        async with asked_client(upstream.url, questions, approves=True, max_usd_per_call=0.5, **limits) as client:
+            text = await failure(client, "create_task", dear)
+            group = await failure(client, "create_task_group", {"inputs": ["a", "b"], "processor": "ultra4x"})
+            assert "makes no room for it" in group
+    else:
+        async with connected("memory", upstream.url, max_usd_per_call=0, **limits) as client:
+            text = await failure(client, "create_task", dear)
+
+    assert (
+        f"$2.400 is more than all that one {period} may cost, $1.00 (PARALLEL_MCP_MAX_USD_PER_{period.upper()})" in text
+    )
+    assert "waiting makes no room for it. Nothing was sent" in text
+    assert "at the earliest" not in text
+    assert questions == []
+    assert upstream.simulator.accepted_runs == 0
+
+
+async def test_addition_to_a_group_that_fits_by_what_it_lacks_is_asked_about(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """The question names the most that it can cost, which no budget has room for; what is lacking costs less."""
+    questions: list[str] = []
+    ledger = tmp_path / "ledger.sqlite3"
+    limits: dict[str, Any] = {"ledger": str(ledger), "max_usd_per_call": 0.25, "max_usd_per_hour": 1}
+    rows: dict[str, Any] = {"inputs": ["a", "b", "c"], "processor": "ultra"}
+    async with asked_client(upstream.url, questions, approves=True, **limits) as client:
+        made = structured(await client.call_tool("create_task_group", rows))
+        with sqlite3.connect(ledger) as db:
+            db.execute("UPDATE entries SET at = at - 3601")
+        db.close()
+        more = {**rows, "inputs": [*rows["inputs"], "d"], "group_id": made["group_id"]}
+        added = structured(await client.call_tool("create_task_group", more))
+
+    assert "for at most $1.200 in all, less what the group has already" in questions[1]
+    assert (added["rows_created"], added["price_usd"]) == (1, 0.3)
 
 
 async def test_quick_task_is_answered_in_one_call(upstream: Upstream, client: Client) -> None:

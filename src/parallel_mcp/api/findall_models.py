@@ -69,7 +69,7 @@ class FindAllMetrics(Answer):
 
 
 class FindAllStatus(Answer):
-    """How a FindAll run stands."""
+    """How a FindAll run stands. One that says nothing of itself has not ended, as far as anybody knows."""
 
     status: Word = "unknown"
     is_active: bool = True
@@ -83,7 +83,8 @@ class FindAllStatus(Answer):
             return data
         status = cast("dict[str, Any]", data)
         if status.get("is_active") is None:
-            return {**status, "is_active": word(status.get("status")) in ACTIVE_STATUSES}
+            said = status.get("status")
+            return {**status, "is_active": said is None or word(said) in ACTIVE_STATUSES}
         return status
 
 

@@ -87,7 +87,7 @@ class Monitor(Answer):
     @property
     def is_active(self) -> bool:
         """Whether it goes on executing, and costing."""
-        return self.status != "cancelled"
+        return self.status not in ("cancelled", "not_found")
 
 
 def _cursor(value: Any) -> Any:

@@ -11,9 +11,9 @@ from functools import partial
 from itertools import dropwhile
 from typing import Any, Generic, TypeVar, cast
 
-from parallel_mcp.errors import OutcomeUnknown, ResearchError, StillChanging, StillCreating
+from parallel_mcp.errors import NotFound, OutcomeUnknown, ResearchError, StillChanging, StillCreating, UpstreamError
 from parallel_mcp.ledger import Entry, Intent, KeyConflict, Known, New
-from parallel_mcp.tasks.creating import LONGEST_CREATE_S, NOTHING_NEW, Creator, Prepare, Send
+from parallel_mcp.tasks.creating import LONGEST_CREATE_S, NOTHING_NEW, SHOWN_WITHIN_S, Creator, Prepare, Send
 
 LONGEST_ADDITION_S = 2 * LONGEST_CREATE_S  # it may have waited for its turn for as long as sending it takes
 
@@ -32,7 +32,7 @@ class Found(Generic[_Made]):
 
 @dataclass(frozen=True)
 class Purchase(Generic[_Made]):
-    """Something to be bought: `what` it is in words, how to order it, how to `find` what an equal order made.
+    """Something to be bought: `what` it is in words, how to order it, how to `find` what an entry of an equal one made.
 
     Those whose intents name the same `group_id` are sent one after the other.
     """
@@ -40,15 +40,16 @@ class Purchase(Generic[_Made]):
     intent: Intent
     what: str
     prepare: Prepare[_Made]
-    find: Callable[[str], Awaitable[Found[_Made]]]
+    find: Callable[[Entry], Awaitable[Found[_Made]]]
 
 
 @dataclass(frozen=True)
 class Bought(Generic[_Made]):
-    """What there is now, and whether an earlier purchase made it."""
+    """What there is now, whether an earlier purchase made it, and if so, whether the idempotency key has led to it."""
 
     made: _Made
     deduplicated: bool
+    by_key: bool = False
 
 
 def fingerprint(kind: str, request: Mapping[str, Any]) -> str:
@@ -80,17 +81,23 @@ async def bought(
                     if found is None:  # it failed
                         continue
                     if by_key or found.is_active:
-                        return Bought(found.made, deduplicated=True)
+                        return Bought(found.made, deduplicated=True, by_key=by_key)
                 passed_over |= {entry.entry_id}
             case no:
                 raise creator.refusal(no, intent, limits, purchase.what)
+
+
+def is_gone(entry: Entry, error: UpstreamError) -> bool:
+    """Whether what cannot be read exists no more. What the API does not show yet, or not just now, is not lost."""
+    logger.info("What an earlier call has made could not be read: %s", error)
+    return isinstance(error, NotFound) and entry.age_s > SHOWN_WITHIN_S
 
 
 async def is_answered(creator: Creator, purchase: Purchase[_Made]) -> bool:
     """Whether an earlier purchase answers this one, so that nothing will be bought."""
     match await creator.begun(purchase.intent, NOTHING_NEW, frozenset()):
         case Known(entry=entry, by_key=False) if entry.state == "created":
-            return (await purchase.find(entry.handle)).is_active
+            return (await purchase.find(entry)).is_active
         case begun:
             return isinstance(begun, Known | KeyConflict)
 
@@ -141,7 +148,7 @@ async def _found(creator: Creator, purchase: Purchase[_Made], entry: Entry) -> F
     if settled is None or settled.state == "failed":
         return None
     if settled.state == "created":
-        return await purchase.find(settled.handle)
+        return await purchase.find(settled)
     if settled.state == "intent" and settled.age_s < LONGEST_CREATE_S:
         raise StillCreating("An equal create is on its way in another process; nothing was sent now")
     raise OutcomeUnknown("An equal create was sent before, and its outcome is unknown; nothing was sent now")

@@ -40,6 +40,7 @@ from parallel_mcp.ledger import (
     Limits,
     New,
     OverSpent,
+    Period,
     TooManyActive,
 )
 from parallel_mcp.settings import Settings, env_name
@@ -68,10 +69,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Creation:
-    """A run that exists, and whether this call created it."""
+    """A run that exists, whether an earlier call created it, and if so, whether the idempotency key has led to it."""
 
     run: TaskRun
     deduplicated: bool
+    by_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ class Creator:
                         continue
                     run = await self._run_of(api, entry)
                     if run is not None and (by_key or run.is_active):
-                        return Creation(run, deduplicated=True)
+                        return Creation(run, deduplicated=True, by_key=by_key)
                     if run is not None:
                         passed_over |= {entry.entry_id}
                 case KeyConflict() | OverSpent() | TooManyActive() as no:
@@ -300,10 +302,11 @@ class Creator:
             case OverSpent() if limits is NOTHING_NEW:
                 return OverBudget(
                     f"{what} costs ${intent.price_usd:.3f}, above the limit of ${self._settings.max_usd_per_call:.2f} "
-                    f"for one call ({env_name('max_usd_per_call')}). Nothing was sent"
+                    f"for one call ({env_name('max_usd_per_call')}). "
+                    + (never_fits(intent.price_usd, self._settings) or "Nothing was sent")
                 )
             case OverSpent() as exceeded:
-                return _over_budget(intent, exceeded)
+                return _over_budget(intent, exceeded, self._settings)
             case TooManyActive() as exceeded:
                 return OverBudget(
                     f"{exceeded.active} runs are active, and {env_name('max_active_runs')} allows "
@@ -501,7 +504,21 @@ def is_dear(price_usd: float, settings: Settings) -> bool:
     return 0 < settings.max_usd_per_call < price_usd
 
 
-def _over_budget(intent: Intent, exceeded: OverSpent) -> OverBudget:
+def never_fits(price_usd: float, settings: Settings) -> str:
+    """Why waiting makes no room for a price: it exceeds all that an hour or a day may cost. Empty if it does not."""
+    limits: dict[Period, float] = {"hour": settings.max_usd_per_hour, "day": settings.max_usd_per_day}
+    for period, limit_usd in limits.items():
+        if 0 < limit_usd < price_usd - FREE_USD:
+            return (
+                f"${price_usd:.3f} is more than all that one {period} may cost, ${limit_usd:.2f} "
+                f"({env_name(f'max_usd_per_{period}')}), so waiting makes no room for it. Nothing was sent"
+            )
+    return ""
+
+
+def _over_budget(intent: Intent, exceeded: OverSpent, settings: Settings) -> OverBudget:
+    if never := never_fits(intent.price_usd, settings):
+        return OverBudget(never)
     minutes = exceeded.frees_in_s / 60
     wait = f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
     return OverBudget(

@@ -7,6 +7,7 @@ read back from the schema of the run, so repeating them is free, and so is findi
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,15 +23,16 @@ from parallel_mcp.api.findall_models import (
 )
 from parallel_mcp.errors import (
     InvalidArguments,
+    LedgerUnavailable,
     OutcomeUnknown,
     OverBudget,
     StillChanging,
     UpstreamError,
     UpstreamUnreadable,
 )
-from parallel_mcp.ledger import FREE_USD, Intent
-from parallel_mcp.tasks.buying import Found, Purchase, fingerprint
-from parallel_mcp.tasks.creating import Outcome, Send
+from parallel_mcp.ledger import FREE_USD, SAME_REQUEST_S, Entry, Intent
+from parallel_mcp.tasks.buying import LONGEST_ADDITION_S, Found, Purchase, fingerprint, is_gone
+from parallel_mcp.tasks.creating import Creator, Outcome, Send
 from parallel_mcp.tasks.generators import GENERATORS, USUAL_S, Generator
 from parallel_mcp.tasks.processors import Processor, processor_named
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from parallel_mcp.api.findall import FindAllApi
 
 LEDGER_NAME = "findall {}"  # beside the names of processors in the ledger
+_REACHED = "findall {} to {} matches, {} enrichments"  # by an addition
+_REACHED_IN = re.compile(r"findall \S+ to (\d+) matches, (\d+) enrichments")
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +112,9 @@ def new_findall(
     return Purchase(intent, what, partial(_prepared, api.findall, order), partial(_found, api.findall))
 
 
-async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owner: str, keep_title: bool) -> Addition:
+async def extension(
+    creator: Creator, api: ParallelApi, findall_id: str, match_limit: int, *, owner: str, keep_title: bool
+) -> Addition:
     """Further matches, until there are `match_limit` in all.
 
     Raises:
@@ -117,8 +123,6 @@ async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owne
     """
     look = partial(_further_matches, api.findall, findall_id, match_limit)
     found = await look()
-    if found.is_there:
-        return Addition(found.schema)
 
     async def extend() -> FindAllSchema:
         return await api.findall.extend(findall_id, found.most_matches)
@@ -126,20 +130,22 @@ async def extension(api: ParallelApi, findall_id: str, match_limit: int, *, owne
     def shows(now: FindAllSchema) -> bool:
         return (now.match_limit or 0) >= match_limit
 
-    wanted = {"match_limit": match_limit}
+    reached = _Reached(match_limit, len(found.schema.enrichments))
+    intent = _addition_intent(found, reached, findall_id, {"match_limit": match_limit}, owner, keep_title)
     what = f"Up to {found.most_matches:,} further matches with {found.schema.generator}"
     sending = partial(_sent_or_seen, extend, shows, api.findall, findall_id)
-    purchase = Purchase(
-        _addition_intent(found, findall_id, wanted, owner, keep_title),
-        what,
-        partial(_prepared_as_found, look, found, sending),
-        partial(_schema_found, api.findall),
-    )
-    return Addition(found.schema, found.price_usd, found.most_matches, purchase)
+    return await _addition(creator, api.findall, intent, what, look, found, sending)
 
 
 async def enrichment(
-    api: ParallelApi, findall_id: str, wanted: EnrichInput, processor: Processor, *, owner: str, keep_title: bool
+    creator: Creator,
+    api: ParallelApi,
+    findall_id: str,
+    wanted: EnrichInput,
+    processor: Processor,
+    *,
+    owner: str,
+    keep_title: bool,
 ) -> Addition:
     """Further questions about each match; of a run that has ended, about those that there are.
 
@@ -149,8 +155,6 @@ async def enrichment(
     """
     look = partial(_further_answers, api.findall, findall_id, wanted, processor)
     found = await look()
-    if found.is_there:
-        return Addition(found.schema)
 
     async def enrich() -> FindAllSchema:
         return await api.findall.enrich(findall_id, wanted)
@@ -158,14 +162,27 @@ async def enrichment(
     def shows(now: FindAllSchema) -> bool:
         return _has_enrichment(now, wanted)
 
+    reached = _Reached(found.schema.match_limit or 0, len(found.schema.enrichments) + 1)
+    intent = _addition_intent(found, reached, findall_id, wanted.body(), owner, keep_title)
     what = f"Enriching up to {found.most_matches:,} matches with {processor.name}"
     sending = partial(_sent_or_seen, enrich, shows, api.findall, findall_id)
-    purchase = Purchase(
-        _addition_intent(found, findall_id, wanted.body(), owner, keep_title),
-        what,
-        partial(_prepared_as_found, look, found, sending),
-        partial(_schema_found, api.findall),
-    )
+    return await _addition(creator, api.findall, intent, what, look, found, sending)
+
+
+async def _addition(
+    creator: Creator,
+    api: FindAllApi,
+    intent: Intent,
+    what: str,
+    look: Callable[[], Awaitable[_Lacking]],
+    found: _Lacking,
+    sending: Send[FindAllSchema],
+) -> Addition:
+    if found.is_there:
+        await _settle_lost(creator, intent)
+        return Addition(found.schema)
+    preparing = partial(_prepared_as_found, creator, intent, look, found, sending)
+    purchase = Purchase(intent, what, preparing, partial(_schema_found, api))
     return Addition(found.schema, found.price_usd, found.most_matches, purchase)
 
 
@@ -215,18 +232,37 @@ async def _started(api: FindAllApi, ordered: FindAllInput) -> Outcome[StartedFin
 
 
 async def _prepared_as_found(
-    look: Callable[[], Awaitable[_Lacking]], found: _Lacking, send: Send[FindAllSchema]
+    creator: Creator,
+    intent: Intent,
+    look: Callable[[], Awaitable[_Lacking]],
+    found: _Lacking,
+    send: Send[FindAllSchema],
 ) -> Send[FindAllSchema]:
     """Look once more at all that the price is made of; it may have been reserved, and approved, a while ago.
 
     Raises:
-        StillChanging: Another addition came in between.
+        StillChanging: Another addition came in between, or the run does not show yet what an earlier one has added.
     """
     now = await look()
+    if not await _shows_all(creator, intent, now.schema):
+        raise StillChanging("The run does not show yet all that was added to it")
     is_other = now.is_there or now.schema.match_limit != found.schema.match_limit
     if is_other or now.price_usd > found.price_usd + FREE_USD:
         raise StillChanging("Something else has just been added to the run, which changes what this adds or costs")
     return send
+
+
+async def _shows_all(creator: Creator, intent: Intent, schema: FindAllSchema) -> bool:
+    """Whether a schema shows what was added in the last minutes: one machine upstream may lag behind another."""
+    added = [
+        _Reached.by(entry)
+        for entry in await creator.ledger.of_group(intent.owner, intent.group_id)
+        if entry.state == "created" and entry.age_s < SAME_REQUEST_S
+    ]
+    return all(
+        reached.match_limit <= (schema.match_limit or 0) and reached.enrichments <= len(schema.enrichments)
+        for reached in added
+    )
 
 
 async def _input_of(api: FindAllApi, order: FindAllOrder) -> FindAllInput:
@@ -276,31 +312,62 @@ async def _sent_or_seen(
 # ---- finding what an earlier purchase made
 
 
-async def _found(api: FindAllApi, findall_id: str) -> Found[StartedFindAll]:
-    """A run that is known to exist. One that cannot be read just now counts as active: it is not lost."""
+async def _found(api: FindAllApi, entry: Entry) -> Found[StartedFindAll]:
+    """A run that is known to have been made. One that cannot be read just now counts as active."""
     try:
-        run = await api.retrieve(findall_id)
+        run = await api.retrieve(entry.handle)
     except UpstreamError as error:
-        logger.info("A known FindAll run could not be read: %s", error)
-        run = FindAllRun(findall_id=findall_id)
+        status = {"status": "not_found", "is_active": False} if is_gone(entry, error) else {"is_active": True}
+        run = FindAllRun.model_validate({"findall_id": entry.handle, "status": status})
     return Found(StartedFindAll(run), run.is_active)
 
 
-async def _schema_found(api: FindAllApi, findall_id: str) -> Found[FindAllSchema]:
+async def _schema_found(api: FindAllApi, entry: Entry) -> Found[FindAllSchema]:
     """The schema of a run that was added to: an equal addition is the same one, whether or not it shows yet."""
-    return Found(await api.schema(findall_id), is_active=True)
+    return Found(await api.schema(entry.handle), is_active=True)
+
+
+async def _settle_lost(creator: Creator, intent: Intent) -> None:
+    """Note that an addition whose answer was lost was carried out: the run shows it. Of several it is the last."""
+    try:
+        last_first = await creator.ledger.of_group(intent.owner, intent.group_id)
+    except LedgerUnavailable as error:  # nothing is to be bought, so nothing need be known
+        logger.info("Whether an addition is still open could not be read: %s", error)
+        return
+    equal = (entry for entry in last_first if entry.fingerprint == intent.fingerprint and entry.state != "failed")
+    last = next(equal, None)
+    if last and (last.state == "unknown" or (last.state == "intent" and last.age_s >= LONGEST_ADDITION_S)):
+        await creator.settle(last.entry_id, "created", intent.group_id)
 
 
 # ---- what a run says of itself
 
 
-def _addition_intent(found: _Lacking, findall_id: str, request: dict[str, Any], owner: str, keep_title: bool) -> Intent:
+@dataclass(frozen=True)
+class _Reached:
+    """What a run has after an addition, at least. The ledger keeps it in the name of the addition."""
+
+    match_limit: int = 0
+    enrichments: int = 0
+
+    def named(self, generator: str) -> str:
+        return _REACHED.format(generator, self.match_limit, self.enrichments)
+
+    @classmethod
+    def by(cls, entry: Entry) -> _Reached:
+        told = _REACHED_IN.fullmatch(entry.processor)
+        return cls(int(told[1]), int(told[2])) if told else cls()
+
+
+def _addition_intent(
+    found: _Lacking, reached: _Reached, findall_id: str, request: dict[str, Any], owner: str, keep_title: bool
+) -> Intent:
     schema = found.schema
     return Intent(
         owner=owner,
         fingerprint=fingerprint("findall addition", {"id": findall_id, **request}),
         idempotency_key="",
-        processor=LEDGER_NAME.format(schema.generator),
+        processor=reached.named(schema.generator),
         price_usd=found.price_usd,
         lasts_s=0,
         title=schema.objective[:120] if keep_title else "",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from functools import partial
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 from parallel_mcp.api.monitor_models import Monitor, MonitorInput
 from parallel_mcp.errors import InvalidArguments, OutcomeUnknown, UpstreamError
-from parallel_mcp.ledger import Intent
-from parallel_mcp.tasks.buying import Found, Purchase, fingerprint
+from parallel_mcp.ledger import Entry, Intent
+from parallel_mcp.tasks.buying import Found, Purchase, fingerprint, is_gone
 from parallel_mcp.tasks.creating import Outcome, at_once
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ LEDGER_NAME = "monitor {}"
 
 _HOURS = {"h": 1, "d": 24, "w": 168}
 _LONGEST_H = 30 * 24
-
-logger = logging.getLogger(__name__)
 
 
 def hours_of(frequency: str) -> int:
@@ -87,11 +84,10 @@ async def _started(api: MonitorApi, monitor: MonitorInput) -> Outcome[Monitor]:
     return Outcome(made, made.monitor_id)
 
 
-async def _found(api: MonitorApi, monitor_id: str) -> Found[Monitor]:
-    """A monitor that is known to exist. One that cannot be read just now counts as active: it is not lost."""
+async def _found(api: MonitorApi, entry: Entry) -> Found[Monitor]:
+    """A monitor that is known to have been made. One that cannot be read just now counts as active."""
     try:
-        monitor = await api.retrieve(monitor_id)
+        monitor = await api.retrieve(entry.handle)
     except UpstreamError as error:
-        logger.info("A known monitor could not be read: %s", error)
-        monitor = Monitor(monitor_id=monitor_id)
+        monitor = Monitor(monitor_id=entry.handle, status="not_found" if is_gone(entry, error) else "unknown")
     return Found(monitor, monitor.is_active)

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -14,7 +15,7 @@ from pydantic import BaseModel, Field
 from parallel_mcp.errors import StillCreating
 from parallel_mcp.ledger import Intent
 from parallel_mcp.settings import Settings, env_name
-from parallel_mcp.tasks.creating import is_dear
+from parallel_mcp.tasks.creating import is_dear, never_fits
 from parallel_mcp.tasks.group_creating import GroupCreating
 from parallel_mcp.tasks.processors import Processor
 from parallel_mcp.tools.call import App, Call, Offer, PriceApproval
@@ -101,20 +102,43 @@ async def offer_of_task(request: TaskRequest | CreateTaskGroupArguments, call: C
 
 async def offer_of_run(processor: Processor, intent: Callable[[], Intent], call: Call, *, anew: bool = False) -> Offer:
     """As `offer_of_task`, for one run; one that is wanted `anew` no earlier create answers."""
-    if not is_dear(processor.price_usd, call.settings) or not can_be_asked(call.ctx):
+    if not calls_for_question(processor.price_usd, call):
         return Offer()
-    order = intent()
-    if not anew and await known_in_time(call.app.creator.is_answered(call.api, order), call):
-        return Offer()
-    what = f"Start a research task with {processor.name} for ${processor.price_usd:.3f}"
-    return Offer(_question(what, processor, call.settings), processor.price_usd)
+    answered = partial(call.app.creator.is_answered, call.api, intent())
+    question = _question(f"Start a research task with {processor.name} for ${processor.price_usd:.3f}", processor, call)
+    return await offer_unless(partial(known_in_time, answered, call), question, processor.price_usd, call, anew=anew)
 
 
-def _question(what: str, processor: Processor, settings: Settings, *, a_row: bool = False) -> str:
+def calls_for_question(price_usd: float, call: Call) -> bool:
+    """Whether a price needs the user's approval, the user can be asked for it, and it would be of use.
+
+    What no budget has ever room for is refused in any case.
+    """
+    return is_dear(price_usd, call.settings) and can_be_asked(call.ctx) and not never_fits(price_usd, call.settings)
+
+
+async def offer_unless(
+    answered: Callable[[], Awaitable[bool]], question: str, price_usd: float, call: Call, *, anew: bool = False
+) -> Offer:
+    """With a question, unless an earlier create answers; one that is wanted `anew` none answers.
+
+    The call that brings the user's answer does not look again: the question it belongs to would be gone, and a no
+    passed over.
+    """
+    if not (anew or call.brings_answer) and await answered():
+        return Offer()
+    return Offer(question, price_usd)
+
+
+def above_limit(settings: Settings) -> str:
+    """Why the user is asked, for the question."""
+    return f"above the limit of ${settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')})"
+
+
+def _question(what: str, processor: Processor, call: Call, *, a_row: bool = False) -> str:
     return (
-        f"{what}? It is above the limit of ${settings.max_usd_per_call:.2f} for one call "
-        f"({env_name('max_usd_per_call')}) and usually takes {processor.usual_duration}{' a row' if a_row else ''}. "
-        "A started run cannot be cancelled."
+        f"{what}? It is {above_limit(call.settings)} and usually takes {processor.usual_duration}"
+        f"{' a row' if a_row else ''}. A started run cannot be cancelled."
     )
 
 
@@ -131,35 +155,36 @@ async def _offer_of_group(request: CreateTaskGroupArguments, call: Call) -> Offe
     most_usd = count * processor.price_usd
     if not is_dear(most_usd, call.settings):
         return Offer()
-    if not call.brings_answer and not await _is_dear_now(creating, call):
+    if never_fits(most_usd, call.settings) and not creating.group_id:  # an addition may cost less
         return Offer()
     rows, price = f"{count:,} research tasks, one a row, with {processor.name}", f"${most_usd:.3f} in all"
     what = f"Start {rows} for {price}"
     if creating.group_id:
         what = f"Start up to {rows} for at most {price}, less what the group has already"
-    return Offer(_question(what, processor, call.settings, a_row=True), most_usd)
+    question = _question(what, processor, call, a_row=True)
+    return await offer_unless(partial(_is_cheap_now, creating, call), question, most_usd, call)
 
 
-async def _is_dear_now(creating: GroupCreating, call: Call) -> bool:
-    """Whether the rows that an earlier call has not bought call for a question; yes if that cannot be said in time.
+async def _is_cheap_now(creating: GroupCreating, call: Call) -> bool:
+    """Whether the rows that an earlier call has not bought need no question; no if that cannot be said in time.
 
     Raises:
         StillCreating: It cannot, because they are just being bought.
     """
     with anyio.move_on_after(asking_s(call)):
-        return is_dear(await creating.price_usd(), call.settings)
+        return not is_dear(await creating.price_usd(), call.settings)
     if await creating.is_on_its_way():
         raise StillCreating("An equal create is on its way, and not answered yet; nothing was sent now")
-    return True
+    return False
 
 
-async def known_in_time(answered: Awaitable[bool], call: Call) -> bool:
+async def known_in_time(answered: Callable[[], Awaitable[bool]], call: Call) -> bool:
     """Whether an earlier create answers; no if that cannot be said in time.
 
     Then the user is asked, perhaps for nothing: what exists is found all the same.
     """
     with anyio.move_on_after(asking_s(call)):
-        return await answered
+        return await answered()
     return False
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import anyio
@@ -14,14 +15,11 @@ from parallel_mcp.errors import (
     AdditionUnknown,
     InvalidArguments,
     OutcomeUnknown,
-    OverBudget,
     RequestRejected,
-    StillCreating,
     UpstreamUnavailable,
 )
 from parallel_mcp.render.untrusted import marked, one_line
-from parallel_mcp.settings import env_name
-from parallel_mcp.tasks.buying import Bought, Purchase, bought, is_answered
+from parallel_mcp.tasks.buying import Purchase
 from parallel_mcp.tasks.creating import is_dear
 from parallel_mcp.tasks.findall_buying import (
     Addition,
@@ -35,13 +33,20 @@ from parallel_mcp.tasks.generators import GENERATORS, LEAST_MATCHES, MOST_MATCHE
 from parallel_mcp.tasks.handles import checked_handle, platform_link
 from parallel_mcp.tasks.processors import ProcessorName
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, task_spec
-from parallel_mcp.tools.approval import can_be_asked, known_in_time
+from parallel_mcp.tools.approval import above_limit, can_be_asked
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
 from parallel_mcp.tools.findall_status import candidate_counts, next_for_findall, why_ended
+from parallel_mcp.tools.purchases import offer_of_purchase, purchased_by
 from parallel_mcp.tools.reply import Output, next_call, reply
-from parallel_mcp.tools.tasks import MAX_TITLE_CHARS, IdempotencyKey, chosen_processor, schema_remarks
+from parallel_mcp.tools.tasks import (
+    MAX_TITLE_CHARS,
+    IdempotencyKey,
+    chosen_processor,
+    schema_remarks,
+    what_starts_another,
+)
 from parallel_mcp.tools.waiting import allowed_wait_s
 
 MAX_OBJECTIVE_CHARS = 5_000
@@ -176,7 +181,7 @@ async def create_findall(request: CreateFindallArguments, call: Call) -> CallToo
     """
     purchase = _new(request, call)
     by = anyio.current_time() + allowed_wait_s(None, call)
-    started = await _bought(purchase, call, by=by, force_new=request.force_new)
+    started = await purchased_by(by, purchase, call, force_new=request.force_new)
     run, ordered = started.made.run, started.made.ordered
     structured = CreateFindallOutput(
         findall_id=run.findall_id,
@@ -189,7 +194,7 @@ async def create_findall(request: CreateFindallArguments, call: Call) -> CallToo
         next=next_for_findall(run),
         untrusted_conditions=_in_words(ordered.entity_type, ordered.match_conditions) if ordered else None,
     )
-    return reply(_created_text(structured), structured)
+    return reply(_created_text(structured, by_key=started.by_key), structured)
 
 
 async def extend_findall(request: ExtendFindallArguments, call: Call) -> CallToolResult:
@@ -241,34 +246,32 @@ async def offer_of_findall(request: CreateFindallArguments, call: Call) -> Offer
     """With a question, if the price calls for one and the client can be asked."""
     if not can_be_asked(call.ctx):
         return Offer()
-    return Offer(*await _question(_new(request, call), call, force_new=request.force_new))
+    purchase = _new(request, call)
+    return await offer_of_purchase(purchase, _question(purchase, call), call, anew=request.force_new)
 
 
 async def offer_of_addition(request: AdditionArguments, call: Call) -> Offer:
-    """As `offer_of_findall`, with the addition as it was looked up: that one is bought, or none."""
+    """As `offer_of_findall`, with the addition as it was looked up: that one is bought, or none.
+
+    Who was asked is asked again if it has become something else meanwhile, even if that costs little.
+    """
     if not can_be_asked(call.ctx) or not call.settings.max_usd_per_call:
         return Offer()
     with anyio.move_on_after(allowed_wait_s(None, call)):
         addition = await _looked_up(request, call)
-        asked = await _question(addition.purchase, call) if addition.purchase else ("", 0.0)
-        return Offer(*asked, addition)
+        purchase = addition.purchase
+        if purchase is None:
+            return Offer(addition=addition)
+        if call.brings_answer and not is_dear(addition.price_usd, call.settings):
+            changed = "The run has changed since the last question, and this is what it lacks now."
+            return Offer(_question(purchase, call, changed), addition.price_usd, addition)
+        return replace(await offer_of_purchase(purchase, _question(purchase, call), call), addition=addition)
     raise UpstreamUnavailable(_UNREAD)
 
 
-async def _question(purchase: Purchase[Any], call: Call, *, force_new: bool = False) -> tuple[str, float]:
-    """What to ask the user about a purchase, and its price; nothing if it costs little, or an earlier one answers.
-
-    Who was asked is asked again if it has become something else meanwhile, even if that costs little.
-    """
-    price_usd, settings = purchase.intent.price_usd, call.settings
-    why = f"It is above the limit of ${settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')})."
-    if not is_dear(price_usd, settings):
-        if not call.brings_answer:
-            return "", 0.0
-        why = "The run has changed since the last question, and this is what it lacks now."
-    elif not (call.brings_answer or force_new) and await known_in_time(is_answered(call.app.creator, purchase), call):
-        return "", 0.0
-    return f"{purchase.what} for at most ${price_usd:.3f}? {why}", price_usd
+def _question(purchase: Purchase[Any], call: Call, why: str = "") -> str:
+    price = f"at most ${purchase.intent.price_usd:.3f}"
+    return f"{purchase.what} for {price}? {why or f'It is {above_limit(call.settings)}.'}"
 
 
 # ---- what is to be bought
@@ -302,7 +305,8 @@ async def _looked_up(request: AdditionArguments, call: Call) -> Addition:
 async def _extension(request: ExtendFindallArguments, call: Call) -> Addition:
     findall_id = checked_handle(request.id, "findall")
     keep_title = call.settings.ledger_titles
-    return await extension(call.api, findall_id, request.match_limit, owner=call.owner, keep_title=keep_title)
+    creator = call.app.creator
+    return await extension(creator, call.api, findall_id, request.match_limit, owner=call.owner, keep_title=keep_title)
 
 
 async def _enrichment(request: EnrichFindallArguments, call: Call) -> Addition:
@@ -313,19 +317,12 @@ async def _enrichment(request: EnrichFindallArguments, call: Call) -> Addition:
         raise InvalidArguments("`output_schema` is required.")
     wanted = EnrichInput(processor=processor.name, output_schema=spec.json_schema)
     keep_title = call.settings.ledger_titles
-    return await enrichment(call.api, findall_id, wanted, processor, owner=call.owner, keep_title=keep_title)
+    creator = call.app.creator
+    return await enrichment(creator, call.api, findall_id, wanted, processor, owner=call.owner, keep_title=keep_title)
 
 
 def _enrichment_spec(request: EnrichFindallArguments, call: Call) -> PreparedSpec:
     return task_spec("", request.output_schema, chosen_processor(request, call.settings))
-
-
-async def _bought(purchase: Purchase[Any], call: Call, *, by: float, force_new: bool = False) -> Bought[Any]:
-    if call.approval == "declined":
-        raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.3f} for this. Nothing was sent")
-    with anyio.CancelScope(deadline=by):
-        return await bought(call.app.creator, purchase, force_new=force_new, approved_usd=call.approved_usd)
-    raise StillCreating("The create is on its way, and the API has not answered yet")
 
 
 # ---- replies
@@ -341,7 +338,7 @@ async def _added(request: AdditionArguments, call: Call, *, warnings: list[str] 
     schema, deduplicated = addition.schema, True
     if addition.purchase is not None:
         try:
-            made = await _bought(addition.purchase, call, by=by)
+            made = await purchased_by(by, addition.purchase, call)
         except OutcomeUnknown as error:
             raise AdditionUnknown(str(error), quote=error.quote, ref_id=error.ref_id) from error
         schema, deduplicated = made.made, made.deduplicated
@@ -367,11 +364,11 @@ def _added_text(added: AddToFindallOutput, addition: Addition, schema: FindAllSc
     return "\n".join(filter(None, [headline, schema_remarks(added.warnings or []), f"Next: {added.next}"]))
 
 
-def _created_text(made: CreateFindallOutput) -> str:
+def _created_text(made: CreateFindallOutput, *, by_key: bool) -> str:
     if made.deduplicated:
         lines = [
             f"This is the FindAll run of an equal earlier call, not a new one: {made.findall_id} ({made.status}). "
-            "Nothing was created or charged; force_new=true starts another."
+            f"Nothing was created or charged; {what_starts_another(by_key=by_key)}."
         ]
     else:
         lines = [

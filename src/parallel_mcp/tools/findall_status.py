@@ -6,7 +6,7 @@ from parallel_mcp.api.findall_models import FindAllRun
 from parallel_mcp.tasks.handles import platform_link
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import next_call
-from parallel_mcp.tools.status import StatusLine, seconds_between
+from parallel_mcp.tools.status import StatusLine, gone, seconds_between
 
 _REASONS = {
     "low_match_rate": "too few of the candidates match",
@@ -67,4 +67,6 @@ def next_for_findall(run: FindAllRun, *, cursor: str = "", timeout_s: float | No
         return next_call("get_result", id=run.findall_id)
     if run.is_final:
         return "Nothing more will come of this run; a new create_findall costs again."
+    if run.status.status == "not_found":
+        return gone("FindAll run", "create_findall")
     return f"The user must look at {platform_link(run.findall_id)}: the run stopped and waits there."

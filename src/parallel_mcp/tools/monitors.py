@@ -19,23 +19,23 @@ from parallel_mcp.api.monitor_models import (
     QuerySettings,
     SnapshotSettings,
 )
-from parallel_mcp.errors import InvalidArguments, OverBudget, StillCreating
+from parallel_mcp.errors import InvalidArguments
 from parallel_mcp.render.budget import MAX_TEXT_CHARS, shared_out
 from parallel_mcp.render.sources import sources_of
 from parallel_mcp.render.untrusted import marked, one_line
-from parallel_mcp.settings import env_name
-from parallel_mcp.tasks.buying import Purchase, bought, is_answered
-from parallel_mcp.tasks.creating import is_dear
+from parallel_mcp.tasks.buying import Bought, Purchase
 from parallel_mcp.tasks.handles import checked_handle, platform_link, run_handle
 from parallel_mcp.tasks.monitor_buying import EXECUTION_USD, MonitorProcessor, month_usd, new_monitor
 from parallel_mcp.tasks.specs import PreparedSpec, metadata, source_policy, task_spec
-from parallel_mcp.tools.approval import can_be_asked, known_in_time
+from parallel_mcp.tools.approval import above_limit, can_be_asked
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
 from parallel_mcp.tools.definition import ToolDefinition
+from parallel_mcp.tools.purchases import offer_of_purchase, purchased_by
 from parallel_mcp.tools.reply import Output, next_call, reply
 from parallel_mcp.tools.search import Domains
-from parallel_mcp.tools.tasks import MAX_TITLE_CHARS, IdempotencyKey, schema_remarks
+from parallel_mcp.tools.status import gone
+from parallel_mcp.tools.tasks import MAX_TITLE_CHARS, IdempotencyKey, schema_remarks, what_starts_another
 from parallel_mcp.tools.waiting import allowed_wait_s
 
 MAX_QUERY_CHARS = 5_000
@@ -161,12 +161,9 @@ async def create_monitor(request: CreateMonitorArguments, call: Call) -> CallToo
     notified. End it with cancel_monitor.
     """
     purchase = _new(request, call)
-    if call.approval == "declined":
-        raise OverBudget(f"The user was asked and declined ${purchase.intent.price_usd:.3f} for this. Nothing was sent")
-    with anyio.CancelScope(deadline=anyio.current_time() + allowed_wait_s(None, call)):
-        made = await bought(call.app.creator, purchase, force_new=request.force_new, approved_usd=call.approved_usd)
-        return _created_reply(made.made, request, deduplicated=made.deduplicated)
-    raise StillCreating("The create is on its way, and the API has not answered yet")
+    by = anyio.current_time() + allowed_wait_s(None, call)
+    made = await purchased_by(by, purchase, call, force_new=request.force_new)
+    return _created_reply(made, request)
 
 
 async def list_monitors(request: ListMonitorsArguments, call: Call) -> CallToolResult:
@@ -221,16 +218,12 @@ async def offer_of_monitor(request: CreateMonitorArguments, call: Call) -> Offer
     if not can_be_asked(call.ctx):
         return Offer()
     purchase = _new(request, call)
-    if not is_dear(purchase.intent.price_usd, call.settings):
-        return Offer()
-    if not request.force_new and await known_in_time(is_answered(call.app.creator, purchase), call):
-        return Offer()
-    return Offer(
-        f"Start a monitor with {request.processor} every {request.frequency}? It costs "
-        f"${purchase.intent.price_usd:.3f} in 30 days, and goes on until it is cancelled. That is above the limit of "
-        f"${call.settings.max_usd_per_call:.2f} for one call ({env_name('max_usd_per_call')}).",
-        purchase.intent.price_usd,
+    price_usd = purchase.intent.price_usd
+    question = (
+        f"Start a monitor with {request.processor} every {request.frequency}? It costs ${price_usd:.3f} in 30 days, "
+        f"and goes on until it is cancelled. That is {above_limit(call.settings)}."
     )
+    return await offer_of_purchase(purchase, question, call, anew=request.force_new)
 
 
 def _new(request: CreateMonitorArguments, call: Call) -> Purchase[Monitor]:
@@ -301,8 +294,8 @@ def _line_text(line: MonitorLine) -> str:
     return f"- {line.id}: {line.status}, {line.processor} every {line.frequency}{cost}{last}{about}.{query}"
 
 
-def _created_reply(monitor: Monitor, request: CreateMonitorArguments, *, deduplicated: bool) -> CallToolResult:
-    line = _line(monitor)
+def _created_reply(made: Bought[Monitor], request: CreateMonitorArguments) -> CallToolResult:
+    line = _line(made.made)
     structured = CreateMonitorOutput(
         id=line.id,
         status=line.status,
@@ -311,21 +304,24 @@ def _created_reply(monitor: Monitor, request: CreateMonitorArguments, *, dedupli
         usd_per_execution=EXECUTION_USD[request.processor],
         usd_per_30_days=month_usd(request.processor, request.frequency),
         run_id=line.run_id,
-        deduplicated=deduplicated,
-        link=platform_link(monitor.monitor_id),
-        next=next_call("get_monitor_events", id=monitor.monitor_id),
+        deduplicated=made.deduplicated,
+        link=platform_link(line.id),
+        next=gone("monitor", "create_monitor")
+        if line.status == "not_found"
+        else next_call("get_monitor_events", id=line.id),
         warnings=_prepared_spec(request).warnings or None,
     )
     cost = f"${structured.usd_per_execution:.3f} each time, ${structured.usd_per_30_days or 0:.3f} in 30 days"
     headline = f"Started {structured.id} ({structured.processor}, every {structured.frequency}): {cost}."
-    if deduplicated:
+    if made.deduplicated:
         headline = (
             f"This is the monitor of an equal earlier call, not a new one: {structured.id} ({structured.status}). "
-            "Nothing was created; force_new=true starts another."
+            f"Nothing was created; {what_starts_another(by_key=made.by_key)}."
         )
     cancel = next_call("cancel_monitor", id=structured.id)
     remarks = schema_remarks(structured.warnings or [])
-    lines = [headline, remarks, f"It goes on until {cancel}.", f"Next: {structured.next}, in a while."]
+    goes_on = f"It goes on until {cancel}.\nNext: {structured.next}, in a while."
+    lines = [headline, remarks, goes_on if made.made.is_active else f"Next: {structured.next}"]
     return reply("\n".join(filter(None, lines)), structured)
 
 

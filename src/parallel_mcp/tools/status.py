@@ -194,7 +194,14 @@ def next_for(run: TaskRun, *, cursor: str = "", timeout_s: float | None = None) 
         return next_call("get_result", id=run.run_id)
     if run.is_final:
         return "Nothing more will come of this run; a new create_task costs again."
+    if run.status == "not_found":
+        return gone("run", "create_task")
     return f"The user must look at {platform_link(run.run_id)}: the run stopped and waits there."
+
+
+def gone(kind: str, create: str) -> str:
+    """What comes next where the idempotency key of a call leads to something that the API does not know any more."""
+    return f"Parallel does not know this {kind} any more: {create} with another idempotency_key costs again."
 
 
 def next_for_group(group: TaskGroup, *, cursor: str = "", timeout_s: float | None = None) -> str:

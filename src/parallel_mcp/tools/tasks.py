@@ -1,8 +1,10 @@
 """Starting research tasks."""
 
 import re
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol, get_args
+from functools import partial
+from typing import Annotated, Any, Protocol, TypeVar, get_args
 
 import anyio
 from mcp.types import CallToolResult
@@ -24,6 +26,8 @@ from parallel_mcp.tools.status import next_for
 from parallel_mcp.tools.waiting import allowed_wait_s
 
 MAX_TITLE_CHARS = 120
+
+_Bought = TypeVar("_Bought")
 
 
 def _key(text: str) -> str:
@@ -98,6 +102,11 @@ def schema_remarks(warnings: list[str]) -> str:
     return "\n".join(["About output_schema:", *(f"- {warning}" for warning in warnings)]) if warnings else ""
 
 
+def what_starts_another(*, by_key: bool) -> str:
+    """What to change in a call that an earlier one answers: the same key gives the same, whatever else is asked for."""
+    return f"{'another idempotency_key' if by_key else 'force_new=true'} starts another"
+
+
 @dataclass(frozen=True)
 class Started:
     """A run that a call has started or found."""
@@ -106,6 +115,7 @@ class Started:
     processor: Processor
     deduplicated: bool
     warnings: list[str]
+    by_key: bool = False
 
     @property
     def headline(self) -> str:
@@ -114,7 +124,7 @@ class Started:
         if self.deduplicated:
             return (
                 f"This is the run of an equal earlier call, not a new one: {run.run_id} ({run.status}). "
-                "Nothing was created or charged; force_new=true starts another."
+                f"Nothing was created or charged; {what_starts_another(by_key=self.by_key)}."
             )
         return (
             f"Started {run.run_id} ({run.processor or self.processor.name}, {run.status}) for "
@@ -178,13 +188,22 @@ async def start_prepared(
         StillCreating: The create was not answered by then; it goes on.
         ResearchError: See `Creator.create`.
     """
+    create = partial(call.app.creator.create, call.api, intent, prepared.run, force_new=force_new)
+    creation = await bought_by(by, partial(create, approved_usd=call.approved_usd), processor.price_usd, call)
+    return Started(creation.run, processor, creation.deduplicated, prepared.warnings, creation.by_key)
+
+
+async def bought_by(deadline: float, buy: Callable[[], Awaitable[_Bought]], price_usd: float, call: Call) -> _Bought:
+    """What a call buys, or finds bought.
+
+    Raises:
+        OverBudget: The user was asked, and declined.
+        StillCreating: It was not answered by the deadline; it goes on.
+    """
     if call.approval == "declined":
-        raise OverBudget(f"The user was asked and declined ${processor.price_usd:.3f} for this. Nothing was sent")
-    with anyio.CancelScope(deadline=by):
-        creation = await call.app.creator.create(
-            call.api, intent, prepared.run, force_new=force_new, approved_usd=call.approved_usd
-        )
-        return Started(creation.run, processor, creation.deduplicated, prepared.warnings)
+        raise OverBudget(f"The user was asked and declined ${price_usd:.3f} for this. Nothing was sent")
+    with anyio.CancelScope(deadline=deadline):
+        return await buy()
     raise StillCreating("The create is on its way, and the API has not answered yet")
 
 
