@@ -194,6 +194,15 @@ async def test_price_of_all_rows_is_held_against_the_limit_of_a_call(upstream: U
     assert [request for request in upstream.simulator.requests if request.method == "POST"] == []
 
 
+@pytest.mark.parametrize(("limit_usd", "rows"), [(0.3, 3), (0.6, 6)])
+async def test_group_that_costs_just_the_limit_is_created(upstream: Upstream, limit_usd: float, rows: int) -> None:
+    """Three times ten cents is a bit more than thirty in binary fractions, and no reader could make sense of a no."""
+    async with connected("memory", upstream.url, max_usd_per_call=limit_usd) as client:
+        made = await create_group(client, **group_of(rows, processor="pro"))
+
+    assert (made["rows_created"], made["price_usd"]) == (rows, limit_usd)
+
+
 async def test_price_of_all_rows_is_reserved_before_the_first_is_sent(upstream: Upstream) -> None:
     """A budget that ends in the middle of a table would leave half a table."""
     async with connected("memory", upstream.url, max_usd_per_hour=0.06) as client:
