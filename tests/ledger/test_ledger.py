@@ -139,6 +139,21 @@ async def test_addition_is_seen_from_its_first_moment_and_in_its_turn(ledger: Le
     assert [entry.entry_id for entry in await ledger.of_group(OWNER, "findall_1")] == [last, *found]
 
 
+async def test_group_is_told_of_the_last_ten_minutes_only(ledger: Ledger, clock: FakeClock) -> None:
+    """By then a group shows what it was given, and nobody should have to read a month of entries for it."""
+    for number in range(3):
+        await begun(ledger, an_intent(f"early {number}", group_id="tgrp_1"))
+    clock.advance(1)
+    late = [await begun(ledger, an_intent(f"late {number}", group_id="tgrp_1")) for number in range(150)]
+    clock.advance(SAME_REQUEST_S - 1)
+
+    found = await ledger.of_group(OWNER, "tgrp_1")
+    clock.advance(1)
+
+    assert [entry.entry_id for entry in found] == late[::-1]
+    assert await ledger.of_group(OWNER, "tgrp_1") == []
+
+
 # ---- the same again
 
 

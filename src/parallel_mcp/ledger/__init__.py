@@ -140,7 +140,10 @@ class Ledger(Protocol):
         ...
 
     async def of_group(self, owner: str, group_id: str) -> list[Entry]:
-        """What an owner has added, or may have added, to a task group or FindAll run, the last to begin first."""
+        """What an owner has added, or may have added, to a task group or FindAll run in the last ten minutes.
+
+        The last to begin comes first.
+        """
         ...
 
     async def entry(self, entry_id: str) -> Entry | None:

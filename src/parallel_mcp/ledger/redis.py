@@ -300,12 +300,17 @@ end
 
 _OF_GROUP = """
 local function step()
-  local found = {}
-  for _, id in ipairs(call('ZRANGE', ORDER, 0, -1, 'REV')) do
-    local row = read(id)
-    if row.group == ARGV[4] and row.state ~= 'failed' then found[#found + 1] = shown(id, row) end
+  local found, first = {}, 0
+  while true do
+    local ids = call('ZRANGE', ORDER, first, first + 99, 'REV')
+    if #ids == 0 then return found end
+    for _, id in ipairs(ids) do
+      local row = read(id)
+      if now - row.at >= SAME then return found end  -- so are all before it
+      if row.group == ARGV[4] and row.state ~= 'failed' then found[#found + 1] = shown(id, row) end
+    end
+    first = first + #ids
   end
-  return found
 end
 """
 

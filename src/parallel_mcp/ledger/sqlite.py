@@ -120,8 +120,9 @@ class SqliteLedger:
 
         def step(db: sqlite3.Connection, now: float) -> list[Entry]:
             rows = db.execute(
-                "SELECT * FROM entries WHERE owner = ? AND group_id = ? AND state != 'failed' ORDER BY rowid DESC",
-                (owner, group_id),
+                "SELECT * FROM entries WHERE owner = ? AND at > ? AND group_id = ? AND state != 'failed' "
+                "ORDER BY rowid DESC",
+                (owner, now - SAME_REQUEST_S, group_id),
             )
             return [_entry(row, now) for row in rows]
 

@@ -323,8 +323,8 @@ class GroupCreating:
         """Whether a list is as long as it must be: to trust one that lags behind would buy rows twice."""
         group = await self.api.retrieve_group(group_id)
         entries = await self.creator.ledger.of_group(self.order.owner, group_id)
-        bought = (_rows_bought(e) for e in entries if e.state == "created" and e.age_s < SAME_REQUEST_S)
-        return len(held) >= max(group.status.num_task_runs, sum(bought))
+        bought = sum(_rows_bought(entry) for entry in entries if entry.state == "created")
+        return len(held) >= max(group.status.num_task_runs, bought)
 
     # ---- sending
 
@@ -404,7 +404,7 @@ class GroupCreating:
     async def _still_open(self, group_id: str) -> list[Entry]:
         """What was sent to a group within ten minutes without a known outcome; after that what it shows is all."""
         entries = await self.creator.ledger.of_group(self.order.owner, group_id)
-        return [entry for entry in entries if entry.state != "created" and entry.age_s < SAME_REQUEST_S]
+        return [entry for entry in entries if entry.state != "created"]
 
     async def _close(self, entries: Iterable[Entry], group_id: str) -> None:
         """What was open about these very rows is known now that the group shows them all."""
