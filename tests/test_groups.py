@@ -181,6 +181,20 @@ async def test_group_counts_as_one_active_run_until_it_is_seen_to_have_ended(ups
     assert not after.is_error
 
 
+async def test_group_that_is_added_to_still_counts_as_one_active_run(upstream: Upstream) -> None:
+    """Else a table that grows fills the places of other research."""
+    async with connected("memory", upstream.url, max_active_runs=2) as client:
+        call: dict[str, Any] = {"processor": "lite", "metadata": {"sim": "never"}}
+        made = await create_group(client, inputs=["a"], **call)
+        for row in "bcd":
+            await create_group(client, inputs=[row], **call, group_id=made["group_id"])
+        other = await client.call_tool("create_task", {"input": "x"})
+        refused = await failure(client, "create_task", {"input": "y"})
+
+    assert not other.is_error
+    assert "2 runs are active" in refused
+
+
 # ---- money
 
 

@@ -438,12 +438,12 @@ async def test_same_key_twenty_at_once_begins_one_create(ledger: Ledger) -> None
 
 
 async def test_as_many_runs_as_the_limit_may_be_active(ledger: Ledger) -> None:
-    """A group counts all its rows, so that nobody starts a thousand runs with one call."""
+    """Whatever starts several at once must fit in as a whole."""
     limits = Limits(active_runs=5)
     await begun(ledger, an_intent("one"), limits)
-    await begun(ledger, an_intent("a group", runs=3), limits)
+    await begun(ledger, an_intent("three at once", runs=3), limits)
 
-    assert await ledger.begin(an_intent("another group", runs=2), limits) == TooManyActive(5, 4)
+    assert await ledger.begin(an_intent("two at once", runs=2), limits) == TooManyActive(5, 4)
     assert isinstance(await ledger.begin(an_intent("another"), limits), New)
     assert await ledger.begin(an_intent("one too many"), limits) == TooManyActive(5, 5)
 
@@ -475,13 +475,28 @@ async def test_run_that_was_seen_to_end_is_no_longer_active(ledger: Ledger) -> N
 
 async def test_end_of_a_group_frees_all_that_was_put_into_it(ledger: Ledger) -> None:
     """Rows may be added to a group several times, under one handle."""
-    await created(ledger, an_intent("rows", runs=3), "tgrp_1")
-    await created(ledger, an_intent("more rows", runs=2), "tgrp_1")
-    assert await ledger.begin(an_intent("trees"), Limits(active_runs=5)) == TooManyActive(5, 5)
+    limits = Limits(active_runs=1)
+    await created(ledger, an_intent("rows"), "tgrp_1")
+    await created(ledger, an_intent("more rows", group_id="tgrp_1"), "tgrp_1")
+    assert await ledger.begin(an_intent("trees"), limits) == TooManyActive(1, 1)
 
     await ledger.note_ended(OWNER, "tgrp_1")
 
-    assert isinstance(await ledger.begin(an_intent("trees"), Limits(active_runs=1)), New)
+    assert isinstance(await ledger.begin(an_intent("trees"), limits), New)
+
+
+async def test_group_counts_as_one_however_often_it_is_added_to(ledger: Ledger) -> None:
+    """What is added while it is active is no other thing; another group is."""
+    limits = Limits(active_runs=2)
+    first = await begun(ledger, an_intent("rows"), limits)
+    await ledger.attach_group(first, "tgrp_1")
+    await begun(ledger, an_intent("trees"), limits)
+
+    for number in range(3):
+        await begun(ledger, an_intent(f"more rows {number}", group_id="tgrp_1"), limits)
+
+    assert await ledger.begin(an_intent("birds"), limits) == TooManyActive(2, 2)
+    assert await ledger.begin(an_intent("other rows", group_id="tgrp_2"), limits) == TooManyActive(2, 2)
 
 
 async def test_only_what_may_exist_is_active(ledger: Ledger, clock: FakeClock) -> None:

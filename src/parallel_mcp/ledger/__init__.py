@@ -26,8 +26,8 @@ class Intent:
     """A create about to be sent: a run, the rows of a group, or an addition.
 
     `owner` is a keyed hash of the API key, never the key. `lasts_s` is how long it counts as active at most, and `runs`
-    as how many active runs: a group counts as one. `group_id` is the group or FindAll run that it adds to, if that is
-    there already: whoever else adds to it finds this intent from its first moment.
+    as how many active runs: a group counts as one, however often it is added to. `group_id` is the group or FindAll run
+    that it adds to, if that is there already: whoever else adds to it finds this intent from its first moment.
     """
 
     owner: str

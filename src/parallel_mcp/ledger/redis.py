@@ -242,13 +242,18 @@ local function exceeded()
       if frees > 0 then return {'overspent', cap[1], exact(spent), exact(frees)} end
     end
   end
-  local most, active = tonumber(ARGV[14]), 0
+  local most, active, counted = tonumber(ARGV[14]), 0, {}
   if most == 0 then return nil end
   for _, one in ipairs(call('ZRANGEBYSCORE', ACTIVE, '(' .. exact(now), '+inf')) do
     local row = read(one)
-    if row.state == 'created' or (row.state ~= 'failed' and row.at > now - HOUR) then active = active + row.runs end
+    if row.state == 'created' or (row.state ~= 'failed' and row.at > now - HOUR) then
+      local thing = (row.group ~= '' and row.group) or (row.handle ~= '' and row.handle) or one
+      local before = counted[thing] or 0
+      counted[thing] = math.max(before, row.runs)
+      active = active + counted[thing] - before
+    end
   end
-  if active + runs > most then return {'too many active', exact(active)} end
+  if active + math.max(0, runs - (counted[group] or 0)) > most then return {'too many active', exact(active)} end
 end
 
 local function insert()

@@ -256,8 +256,11 @@ def _exceeded(db: sqlite3.Connection, now: float, intent: Intent, limits: Limits
         frees_in_s = wait_for_room(charges, cap - intent.price_usd, PERIODS[period]) if cap else 0
         if frees_in_s > 0:
             return OverSpent(period, cap, _total(charges), frees_in_s)
-    active = _active(db, now, intent.owner)
-    if limits.active_runs and active + intent.runs > limits.active_runs:
+    if not limits.active_runs:
+        return None
+    counted = _active(db, now, intent.owner)
+    active = sum(counted.values())
+    if active + max(0, intent.runs - counted.get(intent.group_id, 0)) > limits.active_runs:
         return TooManyActive(limits.active_runs, active)
     return None
 
@@ -298,12 +301,14 @@ def _charges(db: sqlite3.Connection, now: float, owner: str, period_s: float) ->
     return [(now - row["since"], row["price_usd"]) for row in rows]
 
 
-def _active(db: sqlite3.Connection, now: float, owner: str) -> int:
-    row = db.execute(
-        f"SELECT coalesce(sum(runs), 0) FROM entries WHERE owner = :owner AND active_until > :now AND {_CHARGED}",
+def _active(db: sqlite3.Connection, now: float, owner: str) -> dict[str, int]:
+    """As how many active runs each thing counts that may be active, whatever was added to it."""
+    rows = db.execute(
+        "SELECT coalesce(nullif(group_id, ''), nullif(handle, ''), entry_id) AS thing, max(runs) AS runs FROM entries "
+        f"WHERE owner = :owner AND active_until > :now AND {_CHARGED} GROUP BY thing",
         {"owner": owner, "now": now},
-    ).fetchone()
-    return int(row[0])
+    )
+    return {row["thing"]: row["runs"] for row in rows}
 
 
 def _total(charges: list[tuple[float, float]]) -> float:
