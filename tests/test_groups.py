@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ from tests.faults import (
     stall,
 )
 from tests.faults.kinds import Fault as ByteFault
+from tests.test_findall import held_until
 
 RUNS = "/v1/tasks/groups/[^/]+/runs"
 GENEROUS: dict[str, Any] = {"max_usd_per_call": 0, "max_usd_per_hour": 0}
@@ -587,6 +589,38 @@ async def test_group_of_a_server_that_died_is_read_back(upstream: Upstream, tmp_
     assert "Code: outcome_unknown" in early
     assert rest["rows_created"] == 200
     assert upstream.simulator.accepted_runs == 1_200
+
+
+async def test_server_that_slept_sends_nothing_once_another_has_made_the_group(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """A laptop was shut between making the group and writing it down; meanwhile the rows were bought elsewhere."""
+    ledger, wakes, call = tmp_path / "ledger.sqlite3", threading.Event(), group_of(3)
+    held = ScriptedFault(method="POST", path="/v1/tasks/groups", fault=held_until(wakes))
+    text, made = "", {}
+    async with (
+        behind_proxy(upstream, held, ledger=str(ledger)) as (one, proxy),
+        connected("memory", upstream.url, **GENEROUS, ledger=str(ledger)) as two,
+    ):
+
+        async def create() -> None:
+            nonlocal text
+            text = await failure(one, "create_task_group", call)
+
+        async with anyio.create_task_group() as creating:
+            creating.start_soon(create)
+            await proxy.wait_for(lambda: len(proxy.requests) > 0)
+            with sqlite3.connect(ledger) as db:
+                db.execute("UPDATE entries SET at = at - 60")
+            db.close()
+            made = await create_group(two, **call)
+            wakes.set()
+        spent = structured(await two.call_tool("get_status", {}))["spent_usd_last_hour"]
+
+    assert (made["deduplicated"], made["rows_created"]) == (False, 3)
+    assert "Code: still_creating" in text
+    assert upstream.simulator.accepted_runs == 3
+    assert spent == 0.015
 
 
 # ---- adding

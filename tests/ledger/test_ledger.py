@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
@@ -72,8 +72,9 @@ async def test_outcome_and_group_are_written_to_the_entry(ledger: Ledger) -> Non
 async def test_entry_that_was_never_begun_is_none_and_is_not_made_by_settling(ledger: Ledger, entry_id: str) -> None:
     """A swept entry may be settled late; that must neither fail nor bring half an entry back."""
     await ledger.settle(entry_id, "created", "trun_1")
-    await ledger.attach_group(entry_id, "tgrp_1")
 
+    assert not await ledger.attach_group(entry_id, "tgrp_1")
+    assert not await ledger.give_up(entry_id)
     assert await ledger.entry(entry_id) is None
     assert await ledger.recent(OWNER, 10) == []
     assert await spent(ledger) == Spent(0, 0)
@@ -152,6 +153,34 @@ async def test_group_is_told_of_the_last_ten_minutes_only(ledger: Ledger, clock:
 
     assert [entry.entry_id for entry in found] == late[::-1]
     assert await ledger.of_group(OWNER, "tgrp_1") == []
+
+
+async def test_create_is_given_up_or_goes_on_into_its_group_never_both(ledger: Ledger) -> None:
+    """A process that was taken for dead may wake up at that very moment."""
+    for number in range(20):
+        entry_id = await begun(ledger, an_intent(f"rows {number}"))
+        calls: list[Callable[[], Awaitable[bool]]] = [
+            partial(ledger.attach_group, entry_id, "tgrp_1"),
+            partial(ledger.give_up, entry_id),
+        ]
+
+        said = await at_once(calls if number % 2 else calls[::-1])
+
+        entry = await ledger.entry(entry_id)
+        assert entry is not None
+        assert sum(said) == 1
+        assert await ledger.give_up(entry_id) == (entry.state == "failed")
+
+
+@pytest.mark.parametrize(("state", "is_given_up"), [("unknown", True), ("created", False), ("failed", True)])
+async def test_known_outcome_is_not_given_up(ledger: Ledger, state: EntryState, is_given_up: bool) -> None:
+    """And what is given up is paid by nobody."""
+    entry_id = await begun(ledger, an_intent(price_usd=0.3))
+    await ledger.settle(entry_id, state)
+
+    assert await ledger.give_up(entry_id) == is_given_up
+    assert await spent(ledger) == (Spent(0, 0) if is_given_up else Spent(0.3, 0.3))
+    assert not await ledger.attach_group(entry_id, "tgrp_1")
 
 
 # ---- the same again

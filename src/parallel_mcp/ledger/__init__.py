@@ -126,8 +126,18 @@ class Ledger(Protocol):
         """
         ...
 
-    async def attach_group(self, entry_id: str, group_id: str) -> None:
-        """Note the task group into which the runs of an intent will be put, if it was not there at the begin."""
+    async def attach_group(self, entry_id: str, group_id: str) -> bool:
+        """Note the task group into which the runs of an intent will be put, if it was not there at the begin.
+
+        Says whether it is an intent still; if another process has given it up, nothing may be sent.
+        """
+        ...
+
+    async def give_up(self, entry_id: str) -> bool:
+        """Settle as failed what no group was attached to and what has no known outcome, in one step.
+
+        Says whether it has failed, so that nothing was sent and nothing will be.
+        """
         ...
 
     async def settle(

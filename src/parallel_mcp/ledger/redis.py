@@ -287,6 +287,20 @@ local function step()
     row.group = group
     write(id, row)
   end
+  return row and row.state == 'intent'
+end
+"""
+
+_GIVE_UP = """
+local function step()
+  local id = ARGV[4]
+  local row = read(id)
+  if row and row.group == '' and (row.state == 'intent' or row.state == 'unknown') then
+    uncharge(id, row)
+    row.state = 'failed'
+    write(id, row)
+  end
+  return row and row.state == 'failed'
 end
 """
 
@@ -392,9 +406,13 @@ class RedisLedger:
         )
         return _begun(entry_id, limits, answer)
 
-    async def attach_group(self, entry_id: str, group_id: str) -> None:
+    async def attach_group(self, entry_id: str, group_id: str) -> bool:
         """See `Ledger.attach_group`."""
-        await self._run(_ATTACH_GROUP, _owner(entry_id), entry_id, group_id)
+        return bool(await self._run(_ATTACH_GROUP, _owner(entry_id), entry_id, group_id))
+
+    async def give_up(self, entry_id: str) -> bool:
+        """See `Ledger.give_up`."""
+        return bool(await self._run(_GIVE_UP, _owner(entry_id), entry_id))
 
     async def settle(
         self, entry_id: str, state: EntryState, handle: str = "", *, price_usd: float | None = None

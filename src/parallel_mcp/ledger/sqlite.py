@@ -93,13 +93,27 @@ class SqliteLedger:
 
         return await self._run(step)
 
-    async def attach_group(self, entry_id: str, group_id: str) -> None:
+    async def attach_group(self, entry_id: str, group_id: str) -> bool:
         """See `Ledger.attach_group`."""
 
-        def step(db: sqlite3.Connection, now: float) -> None:
+        def step(db: sqlite3.Connection, now: float) -> bool:
             db.execute("UPDATE entries SET group_id = ? WHERE entry_id = ?", (group_id, entry_id))
+            return _is_in_state(db, entry_id, "intent")
 
-        await self._run(step)
+        return await self._run(step)
+
+    async def give_up(self, entry_id: str) -> bool:
+        """See `Ledger.give_up`."""
+
+        def step(db: sqlite3.Connection, now: float) -> bool:
+            db.execute(
+                "UPDATE entries SET state = 'failed' "
+                "WHERE entry_id = ? AND group_id = '' AND state IN ('intent', 'unknown')",
+                (entry_id,),
+            )
+            return _is_in_state(db, entry_id, "failed")
+
+        return await self._run(step)
 
     async def settle(
         self, entry_id: str, state: EntryState, handle: str = "", *, price_usd: float | None = None
@@ -231,6 +245,10 @@ def _ledger_time(db: sqlite3.Connection, now: Reading) -> float:
     ledger_s = advanced(row["ledger_s"], Reading(row["boot"], row["uptime_s"], row["wall_s"]), now) if row else 0.0
     db.execute("INSERT OR REPLACE INTO clock VALUES (1, ?, ?, ?, ?)", (ledger_s, now.boot, now.uptime_s, now.wall_s))
     return ledger_s
+
+
+def _is_in_state(db: sqlite3.Connection, entry_id: str, state: EntryState) -> bool:
+    return bool(db.execute("SELECT 1 FROM entries WHERE entry_id = ? AND state = ?", (entry_id, state)).fetchone())
 
 
 def _answering(

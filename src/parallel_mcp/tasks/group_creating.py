@@ -215,7 +215,8 @@ class GroupCreating:
         if settled.state == "intent" and settled.age_s < LONGEST_CREATE_S:
             raise StillCreating("An equal create is on its way in another process; nothing was sent now")
         if not settled.group_id:  # the group is written down before the first row is sent
-            await self.creator.settle(settled.entry_id, "failed")
+            if not await self.creator.ledger.give_up(settled.entry_id):
+                raise StillCreating("An equal create has just gone on in another process; nothing was sent now")
             return None
         found = await self._read_back(settled)
         is_complete = not (found.missing or found.unknown)
@@ -246,9 +247,8 @@ class GroupCreating:
 
     async def _sent_to_new_group(self, entry_id: str) -> Outcome[FilledGroup]:
         group = await self.api.create_group({"mcp_op": entry_id})
-        await self.creator.ledger.attach_group(entry_id, group.taskgroup_id)
-        entry = await self.creator.ledger.entry(entry_id)
-        if entry is None or entry.state != "intent":  # this process slept so long that another took it for dead
+        if not await self.creator.ledger.attach_group(entry_id, group.taskgroup_id):
+            # this process slept so long that another took it for dead
             raise StillCreating("Another process has taken this create over; nothing was sent by this one")
         return await self._sent(entry_id, group.taskgroup_id, dict(enumerate(self.order.inputs, 1)))
 
