@@ -393,7 +393,6 @@ class GroupCreating:
         try:
             begun = await ledger.begin(replace(intent, fingerprint=f"{intent.fingerprint} {entry_id}"), Limits())
             assert isinstance(begun, New)  # there are no limits, and nothing else is named after this entry
-            await ledger.attach_group(begun.entry_id, group.group_id)
             await ledger.settle(begun.entry_id, "unknown", group.group_id)
         except LedgerUnavailable:
             return "unknown", None
