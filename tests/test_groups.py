@@ -399,6 +399,25 @@ async def test_equal_call_gives_the_group_and_sends_nothing(upstream: Upstream) 
     assert upstream.simulator.accepted_runs == 16
 
 
+@pytest.mark.parametrize(("age_s", "is_gone"), [(30, False), (61, True)])
+async def test_group_that_the_api_no_longer_knows_answers_no_equal_call(
+    upstream: Upstream, tmp_path: Path, age_s: float, is_gone: bool
+) -> None:
+    """As it is with runs: for a moment a machine upstream may not know what is new."""
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(2)
+    async with behind_proxy(upstream, ledger=str(ledger)) as (client, proxy):
+        made = await create_group(client, **call)
+        with sqlite3.connect(ledger) as db:
+            db.execute("UPDATE entries SET at = at - ?", (age_s,))
+        db.close()
+        path = f"/v1/tasks/groups/{made['group_id']}"
+        proxy.add(ScriptedFault(method="GET", path=path, fault=respond(404, b"{}"), times=None))
+        again = await create_group(client, **call)
+
+    assert (again["group_id"] != made["group_id"]) == is_gone
+    assert (again["deduplicated"], again["rows_created"]) == ((False, 2) if is_gone else (True, 0))
+
+
 async def test_key_gives_the_same_group_after_a_restart_and_no_other(upstream: Upstream, tmp_path: Path) -> None:
     """Also when it has ended."""
     settings: dict[str, Any] = {"ledger": str(tmp_path / "ledger.sqlite3")}

@@ -23,6 +23,7 @@ import anyio
 from parallel_mcp.api.models import SourcePolicy, TaskRunInput, TaskSpec
 from parallel_mcp.errors import (
     LedgerUnavailable,
+    NotFound,
     OutcomeUnknown,
     OverBudget,
     ResearchError,
@@ -31,7 +32,16 @@ from parallel_mcp.errors import (
     UpstreamError,
 )
 from parallel_mcp.ledger import SAME_REQUEST_S, Entry, EntryState, Intent, Known, Limits, New
-from parallel_mcp.tasks.creating import ACTIVE_FACTOR, LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome, Send, at_once
+from parallel_mcp.tasks.creating import (
+    ACTIVE_FACTOR,
+    LONGEST_CREATE_S,
+    NOTHING_NEW,
+    SHOWN_WITHIN_S,
+    Creator,
+    Outcome,
+    Send,
+    at_once,
+)
 from parallel_mcp.tasks.group_rows import Held, held_by, key_of, numbered
 from parallel_mcp.tasks.processors import Processor, processor_named
 from parallel_mcp.tasks.rows import KEY_LABEL, ROW_LABEL, RowInput, in_words
@@ -220,7 +230,7 @@ class GroupCreating:
             return None
         found = await self._read_back(settled)
         is_complete = not (found.missing or found.unknown)
-        if is_complete and not by_key and not await self._is_active(found.group_id):
+        if is_complete and not by_key and not await self._is_active(settled):
             return None
         return found
 
@@ -237,10 +247,15 @@ class GroupCreating:
         unknown = lacking if still_open or not await self._shows_all(group_id, held) else frozenset[int]()
         return FilledGroup(group_id, missing=lacking - unknown, unknown=unknown, deduplicated=True)
 
-    async def _is_active(self, group_id: str) -> bool:
-        """Whether a group that is known to exist is active. One that cannot be read just now counts as active."""
+    async def _is_active(self, entry: Entry) -> bool:
+        """Whether the group of an entry is active. One that cannot be read just now counts as active.
+
+        One that the API does not know, though it had time to, is gone.
+        """
         try:
-            return (await self.api.retrieve_group(group_id)).status.is_active
+            return (await self.api.retrieve_group(entry.group_id)).status.is_active
+        except NotFound:
+            return entry.age_s <= SHOWN_WITHIN_S
         except UpstreamError as error:
             logger.info("A known group could not be read: %s", error)
             return True
