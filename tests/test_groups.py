@@ -37,7 +37,7 @@ from tests.faults import (
     stall,
 )
 from tests.faults.kinds import Fault as ByteFault
-from tests.test_findall import held_until
+from tests.test_findall import held_until, older_by
 
 RUNS = "/v1/tasks/groups/[^/]+/runs"
 GENEROUS: dict[str, Any] = {"max_usd_per_call": 0, "max_usd_per_hour": 0}
@@ -407,9 +407,7 @@ async def test_group_that_the_api_no_longer_knows_answers_no_equal_call(
     ledger, call = tmp_path / "ledger.sqlite3", group_of(2)
     async with behind_proxy(upstream, ledger=str(ledger)) as (client, proxy):
         made = await create_group(client, **call)
-        with sqlite3.connect(ledger) as db:
-            db.execute("UPDATE entries SET at = at - ?", (age_s,))
-        db.close()
+        older_by(ledger, age_s)
         path = f"/v1/tasks/groups/{made['group_id']}"
         proxy.add(ScriptedFault(method="GET", path=path, fault=respond(404, b"{}"), times=None))
         again = await create_group(client, **call)
@@ -521,9 +519,7 @@ async def test_rows_that_never_appear_are_unknown_and_not_sent_again_for_ten_min
         text = await failure(client, "create_task_group", {**call, "group_id": made["group_id"]})
         spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
         assert upstream.simulator.accepted_runs == 1_000
-        with sqlite3.connect(ledger) as db:
-            db.execute("UPDATE entries SET at = at - 600")
-        db.close()
+        older_by(ledger, 600)
         rest = await create_group(client, **call, group_id=made["group_id"])
 
     assert (made["rows_created"], made["rows_unknown"]) == (1_000, "1001-1100")
@@ -547,6 +543,46 @@ async def test_user_may_have_unknown_rows_sent_at_once(upstream: Upstream) -> No
 
     assert rest["rows_created"] == 100
     assert upstream.simulator.accepted_runs == 1_100
+
+
+async def test_rows_sent_once_more_are_charged_once_and_the_lost_ones_reserved_for_an_hour(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """A ledger that took the lost ones for bought would charge them for a day, and wait for rows that nobody made."""
+    ledger = tmp_path / "ledger.sqlite3"
+    lost = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
+    async with behind_proxy(upstream, lost, ledger=str(ledger)) as (client, _):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        call = {"inputs": ["a", "b", "c", "d"], "processor": "lite", "group_id": made["group_id"]}
+        unknown = await create_group(client, **call)
+        forced = await create_group(client, **call, force_new=True)
+        again = await create_group(client, **call)
+        reserved = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+        more = await create_group(client, **{**call, "inputs": ["x"]}, force_new=True)
+        older_by(ledger, 3_601)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert (unknown["rows_unknown"], forced["rows_created"], again["rows_created"]) == ("2-4", 3, 0)
+    assert reserved == 0.035
+    assert more["rows_created"] == 1
+    assert spent == 0.025
+    assert upstream.simulator.accepted_runs == 5
+
+
+async def test_rows_that_appear_late_are_charged_for_the_day(upstream: Upstream, tmp_path: Path) -> None:
+    """As soon as the group shows them they are known to be bought."""
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(3)
+    lost = ScriptedFault(method="POST", path=RUNS, fault=reset_after_accept())
+    stale = ScriptedFault(method="GET", path=RUNS, fault=replace_body(b"", "text/event-stream"), times=2)
+    async with behind_proxy(upstream, lost, stale, ledger=str(ledger)) as (client, _):
+        made = await create_group(client, **call)
+        again = await create_group(client, **call)
+        older_by(ledger, 3_601)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert (made["rows_unknown"], again["status"]) == ("1-3", "existing")
+    assert spent == 0.015
+    assert upstream.simulator.accepted_runs == 3
 
 
 async def test_list_that_lags_behind_buys_nothing_twice(upstream: Upstream) -> None:
@@ -598,9 +634,7 @@ async def test_group_of_a_server_that_died_is_read_back(upstream: Upstream, tmp_
         (listed,) = structured(await client.call_tool("get_status", {}))["items"]
         found = await create_group(client, **call)
         early = await failure(client, "create_task_group", {**call, "group_id": made["group_id"]})
-        with sqlite3.connect(ledger) as db:
-            db.execute("UPDATE entries SET at = at - 600")
-        db.close()
+        older_by(ledger, 600)
         rest = await create_group(client, **call, group_id=made["group_id"])
 
     assert made["group_id"] in listed["next"]
@@ -629,9 +663,7 @@ async def test_server_that_slept_sends_nothing_once_another_has_made_the_group(
         async with anyio.create_task_group() as creating:
             creating.start_soon(create)
             await proxy.wait_for(lambda: len(proxy.requests) > 0)
-            with sqlite3.connect(ledger) as db:
-                db.execute("UPDATE entries SET at = at - 60")
-            db.close()
+            older_by(ledger, 60)
             made = await create_group(two, **call)
             wakes.set()
         spent = structured(await two.call_tool("get_status", {}))["spent_usd_last_hour"]

@@ -243,7 +243,7 @@ class GroupCreating:
         held = await held_by(self.api, group_id)
         lacking = frozenset(numbered(self.order.inputs, held))
         if not lacking:
-            await self._close(still_open, group_id)
+            await self._close(group_id, len(held))
         unknown = lacking if still_open or not await self._shows_all(group_id, held) else frozenset[int]()
         return FilledGroup(group_id, missing=lacking - unknown, unknown=unknown, deduplicated=True)
 
@@ -274,7 +274,6 @@ class GroupCreating:
         while True:
             rows = await self._lacking()
             if not rows:
-                await self._close(await self._still_open(self.group_id), self.group_id)
                 return FilledGroup(self.group_id, deduplicated=True)
             intent = self.order.intent(len(rows), group_id=self.group_id)
             limits = self.creator.limits(intent.price_usd, approved_usd=approved_usd)
@@ -304,7 +303,10 @@ class GroupCreating:
         if not but_for:
             await self._wait_for_others()
         still_open = [entry for entry in await self._still_open(self.group_id) if entry.entry_id != but_for]
-        rows = numbered(self.order.inputs, await self._held(self.group_id))
+        held = await self._held(self.group_id)
+        rows = numbered(self.order.inputs, held)
+        if not rows:
+            await self._close(self.group_id, len(held))
         if rows and any(entry.state == "intent" and entry.age_s < LONGEST_CREATE_S for entry in still_open):
             raise StillChanging("The group is just being added to")
         if rows and still_open and not self.force_new:
@@ -338,8 +340,7 @@ class GroupCreating:
         """Whether a list is as long as it must be: to trust one that lags behind would buy rows twice."""
         group = await self.api.retrieve_group(group_id)
         entries = await self.creator.ledger.of_group(self.order.owner, group_id)
-        bought = sum(_rows_bought(entry) for entry in entries if entry.state == "created")
-        return len(held) >= max(group.status.num_task_runs, bought)
+        return len(held) >= max(group.status.num_task_runs, _rows_created(entries))
 
     # ---- sending
 
@@ -420,11 +421,22 @@ class GroupCreating:
         entries = await self.creator.ledger.of_group(self.order.owner, group_id)
         return [entry for entry in entries if entry.state != "created"]
 
-    async def _close(self, entries: Iterable[Entry], group_id: str) -> None:
-        """What was open about these very rows is known now that the group shows them all."""
+    async def _close(self, group_id: str, held: int) -> None:
+        """What was open about these very rows has arrived, now that the group shows them all.
+
+        But no more than the group holds beyond what was surely created: rows that were lost, and then sent once more
+        with `force_new`, are there once, and the first ones stay unknown.
+        """
+        entries = await self.creator.ledger.of_group(self.order.owner, group_id)
+        unexplained = held - _rows_created(entries)
         for entry in entries:
-            if entry.fingerprint.startswith(self.order.fingerprint) and not self.creator.on_its_way(entry.entry_id):
-                await self.creator.settle(entry.entry_id, "created", group_id)
+            if entry.state == "created" or not entry.fingerprint.startswith(self.order.fingerprint):
+                continue
+            arrived = min(_rows_bought(entry), unexplained)
+            if arrived > 0 and not self.creator.on_its_way(entry.entry_id):
+                price_usd = arrived * self.order.processor.price_usd
+                await self.creator.settle(entry.entry_id, "created", group_id, price_usd)
+                unexplained -= arrived
 
     def _what(self, rows: int) -> str:
         return f"{self.order.processor.name} for {rows:,} rows"
@@ -443,6 +455,11 @@ def _filled(group_id: str, batches: Sequence[_Batch]) -> FilledGroup:
     if failure is not None and not created and not lost:
         raise failure
     return FilledGroup(group_id, created, missing=rows - created - lost, unknown=lost, failure=failure)
+
+
+def _rows_created(entries: Iterable[Entry]) -> int:
+    """How many rows were surely created by what the ledger knows of a group."""
+    return sum(_rows_bought(entry) for entry in entries if entry.state == "created")
 
 
 def _rows_bought(entry: Entry) -> int:
