@@ -628,7 +628,7 @@ async def test_group_of_a_server_that_died_is_read_back(upstream: Upstream, tmp_
     async with behind_proxy(upstream, fault, ledger=str(ledger)) as (client, _):
         made = await create_group(client, **call)
     with sqlite3.connect(ledger) as db:
-        db.execute("UPDATE entries SET state = 'intent', handle = '', price_usd = 6.0, at = at - 60")
+        db.execute("UPDATE entries SET state = 'intent', handle = '', price_usd = 6.0, at = at - 120")
     db.close()
     async with behind_proxy(upstream, ledger=str(ledger)) as (client, _):
         (listed,) = structured(await client.call_tool("get_status", {}))["items"]
@@ -707,6 +707,78 @@ async def test_equal_additions_at_once_are_bought_once(upstream: Upstream) -> No
 
     assert sum(created) == 2
     assert upstream.simulator.accepted_runs == 3
+
+
+async def test_other_additions_at_once_are_all_carried_out(upstream: Upstream) -> None:
+    """Models call side by side; if all gave way to each other, so would their repeats."""
+    created: list[int] = []
+    async with connected("memory", upstream.url) as client:
+        made = await create_group(client, inputs=["a"], processor="lite")
+
+        async def add(row: str) -> None:
+            more = await create_group(client, inputs=["a", row], processor="lite", group_id=made["group_id"])
+            created.append(more["rows_created"])
+
+        async with anyio.create_task_group() as adding:
+            for row in "bcdef":
+                adding.start_soon(add, row)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+
+    listed = await shown(upstream, made["group_id"])
+    assert created == [1] * 5
+    assert list(listed) == ["1", "2", "3", "4", "5", "6"]
+    assert sorted(listed.values()) == list("abcdef")
+    assert spent == 0.03
+
+
+async def test_additions_at_once_buy_a_row_that_they_share_once(upstream: Upstream) -> None:
+    """The later one adds what is lacking when its turn comes, and pays for no more."""
+    added: list[dict[str, Any]] = []
+    looking = threading.Event()
+    async with behind_proxy(upstream) as (client, proxy):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        proxy.add(ScriptedFault(method="GET", path=RUNS, fault=held_until(looking), times=2))
+        before = len(proxy.requests)
+
+        async def add(*rows: str) -> None:
+            added.append(await create_group(client, inputs=rows, processor="lite", group_id=made["group_id"]))
+
+        async with anyio.create_task_group() as adding:
+            adding.start_soon(add, "b", "c")
+            adding.start_soon(add, "c", "b")
+            await proxy.wait_for(lambda: sum(r.path.endswith("/runs") for r in proxy.requests[before:]) == 2)
+            looking.set()
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+
+    assert sorted((more["status"], more["rows_created"]) for more in added) == [("existing", 0), ("started", 2)]
+    assert sorted((await shown(upstream, made["group_id"])).values()) == list("abc")
+    assert spent == 0.015
+
+
+async def test_addition_in_its_turn_sends_no_row_whose_answer_the_one_before_it_lost(upstream: Upstream) -> None:
+    """That the rows are open is written down later than the addition that waits."""
+    outcomes: list[str] = []
+    looking = threading.Event()
+    async with behind_proxy(upstream) as (client, proxy):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        proxy.add(
+            ScriptedFault(method="GET", path=RUNS, fault=held_until(looking), times=2),
+            ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1),
+        )
+        before = len(proxy.requests)
+
+        async def add(rows: int) -> None:
+            result = await client.call_tool("create_task_group", group_of(rows, group_id=made["group_id"]))
+            outcomes.append("refused" if "Code: outcome_unknown" in text_of(result) else structured(result)["status"])
+
+        async with anyio.create_task_group() as adding:
+            adding.start_soon(add, 1_100)
+            adding.start_soon(add, 1_101)
+            await proxy.wait_for(lambda: sum(r.path.endswith("/runs") for r in proxy.requests[before:]) == 2)
+            looking.set()
+
+    assert outcomes == ["incomplete", "refused"]
+    assert upstream.simulator.accepted_runs == 1_001
 
 
 async def test_group_that_is_not_there_is_said_to_be_so(upstream: Upstream) -> None:

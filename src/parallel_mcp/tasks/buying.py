@@ -8,7 +8,6 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import dropwhile
 from typing import Any, Generic, TypeVar, cast
 
 from parallel_mcp.errors import OutcomeUnknown, ResearchError, StillChanging, StillCreating
@@ -103,30 +102,49 @@ async def _prepared_in_turn(creator: Creator, purchase: Purchase[_Made], entry_i
     Raises:
         StillChanging: Another process is adding to it, or an answer was lost so lately that it may still change.
     """
-    for entry in await _open_before(creator, purchase.intent, entry_id):
+    intent = purchase.intent
+    still_open = await open_in_turn(creator, intent.owner, intent.group_id, entry_id)
+    if any(entry.age_s < LONGEST_ADDITION_S for entry in still_open):
+        raise StillChanging("Another addition to it was sent just now, and its outcome is not known yet")
+    send = await purchase.prepare()
+    await check_age(creator, entry_id)
+    return send
+
+
+async def open_in_turn(creator: Creator, owner: str, group_id: str, entry_id: str = "") -> list[Entry]:
+    """What was added to a thing before this entry without a known outcome, or at all, if the addition is yet to begin.
+
+    Those that this process has on their way are waited for.
+    """
+    for entry in await _open_before(creator, owner, group_id, entry_id):
         if made := creator.on_its_way(entry.entry_id):
             try:
                 await made()
             except ResearchError as error:  # its caller is told
                 logger.info("An addition failed: %s", error)
-    if await _open_before(creator, purchase.intent, entry_id):
-        raise StillChanging("Another addition to it was sent just now, and its outcome is not known yet")
-    send = await purchase.prepare()
+    return await _open_before(creator, owner, group_id, entry_id)
+
+
+async def _open_before(creator: Creator, owner: str, group_id: str, entry_id: str) -> list[Entry]:
+    """Intents by their turn, and unknown outcomes whatever theirs: one may be entered when its addition is answered."""
+    last_first = await creator.ledger.of_group(owner, group_id)
+    own = next((place for place, entry in enumerate(last_first) if entry.entry_id == entry_id), -1)
+    return [
+        entry
+        for place, entry in enumerate(last_first)
+        if entry.state == "unknown" or (entry.state == "intent" and place > own)
+    ]
+
+
+async def check_age(creator: Creator, entry_id: str) -> None:
+    """Only an addition that nobody can have taken for lost yet may be sent.
+
+    Raises:
+        StillChanging: Somebody can.
+    """
     own = await creator.ledger.entry(entry_id)
     if own is None or own.age_s >= LONGEST_CREATE_S:
         raise StillChanging("Its turn came so late that others may have taken it for lost")
-    return send
-
-
-async def _open_before(creator: Creator, intent: Intent, entry_id: str) -> list[Entry]:
-    """The additions to the same thing that were begun before this one, and may still be carried out."""
-    last_first = await creator.ledger.of_group(intent.owner, intent.group_id)
-    own_first = dropwhile(lambda entry: entry.entry_id != entry_id, last_first)
-    return [
-        entry
-        for entry in own_first
-        if entry.entry_id != entry_id and entry.state != "created" and entry.age_s < LONGEST_ADDITION_S
-    ]
 
 
 async def _found(creator: Creator, purchase: Purchase[_Made], entry: Entry) -> Found[_Made] | None:

@@ -32,6 +32,7 @@ from parallel_mcp.errors import (
     UpstreamError,
 )
 from parallel_mcp.ledger import SAME_REQUEST_S, Entry, EntryState, Intent, Known, Limits, New
+from parallel_mcp.tasks.buying import LONGEST_ADDITION_S, check_age, open_in_turn
 from parallel_mcp.tasks.creating import (
     ACTIVE_FACTOR,
     LONGEST_CREATE_S,
@@ -180,7 +181,7 @@ class GroupCreating:
         Raises:
             OverBudget, IdempotencyConflict, LedgerUnavailable: Before anything is sent.
             StillCreating: An equal call is on its way in another process; nothing was sent.
-            StillChanging: Somebody else is filling the group, or it does not show yet what it was given; nothing
+            StillChanging: Another process is filling the group, or it does not show yet what it was given; nothing
                 was sent.
             OutcomeUnknown: The group lacks rows, and what was sent to it before may still appear; nothing was sent.
             UpstreamError: None of the rows were created, or the group cannot be read.
@@ -279,7 +280,8 @@ class GroupCreating:
             limits = self.creator.limits(intent.price_usd, approved_usd=approved_usd)
             match await self.creator.begun(intent, limits, passed_over):
                 case New(entry_id=entry_id):
-                    return await self.creator.send_once(entry_id, partial(self._prepared_for_group, entry_id, rows))
+                    prepare = partial(self._prepared_in_turn, entry_id, len(rows))
+                    return await self.creator.send_once(entry_id, prepare)
                 case Known(entry=entry):
                     if made := self.creator.on_its_way(entry.entry_id):
                         return replace(cast("FilledGroup", await made()), created=frozenset(), deduplicated=True)
@@ -289,25 +291,28 @@ class GroupCreating:
                 case no:
                     raise self.creator.refusal(no, intent, limits, self._what(len(rows)))
 
-    async def _prepared_for_group(self, entry_id: str, rows: dict[int, RowInput]) -> Send[FilledGroup]:
-        """Look once more, now that others see that something is on its way to the group."""
-        if await self._lacking(but_for=entry_id) != rows:
+    async def _prepared_in_turn(self, entry_id: str, reserved: int) -> Send[FilledGroup]:
+        """Look once more, now that others see that this is on its way: who began before decides what is lacking.
+
+        Of that no more is bought than has been reserved, and approved.
+        """
+        rows = await self._lacking(entry_id)
+        if len(rows) > reserved:
             raise StillChanging("The group has changed meanwhile")
+        await check_age(self.creator, entry_id)
         return partial(self._sent, entry_id, self.group_id, rows)
 
-    async def _lacking(self, *, but_for: str = "") -> dict[int, RowInput]:
-        """The rows that the group lacks, if that can be said for certain; `but_for` is the caller's own intent.
+    async def _lacking(self, entry_id: str = "") -> dict[int, RowInput]:
+        """The rows that the group lacks, if that can be said for certain; `entry_id` is the call's own intent.
 
         What is still open is looked up first: what is settled by then, the list shows.
         """
-        if not but_for:
-            await self._wait_for_others()
-        still_open = [entry for entry in await self._still_open(self.group_id) if entry.entry_id != but_for]
+        still_open = await open_in_turn(self.creator, self.order.owner, self.group_id, entry_id)
         held = await self._held(self.group_id)
         rows = numbered(self.order.inputs, held)
         if not rows:
             await self._close(self.group_id, len(held))
-        if rows and any(entry.state == "intent" and entry.age_s < LONGEST_CREATE_S for entry in still_open):
+        if rows and any(entry.state == "intent" and entry.age_s < LONGEST_ADDITION_S for entry in still_open):
             raise StillChanging("The group is just being added to")
         if rows and still_open and not self.force_new:
             raise OutcomeUnknown(
@@ -316,14 +321,6 @@ class GroupCreating:
                 "same call creates those that have not appeared; before, only with force_new=true"
             )
         return rows
-
-    async def _wait_for_others(self) -> None:
-        for entry in await self._still_open(self.group_id):
-            if made := self.creator.on_its_way(entry.entry_id):
-                try:
-                    await made()
-                except ResearchError as error:  # its caller is told
-                    logger.info("Another create into the group failed: %s", error)
 
     async def _held(self, group_id: str) -> list[Held]:
         """What a group holds.
@@ -401,7 +398,7 @@ class GroupCreating:
         """
         price_usd = self.order.processor.price_usd
         if not group.unknown:
-            return "created", len(group.created) * price_usd
+            return "created" if group.created else "failed", len(group.created) * price_usd
         if not group.created:
             return "unknown", len(group.unknown) * price_usd
         intent = self.order.intent(len(group.unknown), group_id=group.group_id)
@@ -454,7 +451,8 @@ def _filled(group_id: str, batches: Sequence[_Batch]) -> FilledGroup:
     failure = next((batch.error for batch in batches if batch.error), None)
     if failure is not None and not created and not lost:
         raise failure
-    return FilledGroup(group_id, created, missing=rows - created - lost, unknown=lost, failure=failure)
+    missing = rows - created - lost
+    return FilledGroup(group_id, created, missing, lost, failure, deduplicated=not rows)
 
 
 def _rows_created(entries: Iterable[Entry]) -> int:
