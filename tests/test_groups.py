@@ -7,7 +7,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -356,6 +356,56 @@ async def test_group_that_cannot_be_read_in_time_is_said_to_be_so(upstream: Upst
     assert "could not be read in time. Nothing was sent" in text
     assert "Code: upstream_unavailable" in text
     assert upstream.simulator.accepted_runs == 2
+
+
+async def test_rows_on_their_way_are_said_to_be_so_in_time_while_the_ledger_cannot_be_used(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """To say that nothing was sent, and how to do without a ledger, would have them bought twice."""
+    ledger, answers = tmp_path / "ledger.sqlite3", threading.Event()
+    text, took_s, told = "", 0.0, anyio.Event()
+    held = ScriptedFault(method="POST", path=RUNS, fault=held_until(answers))
+    async with behind_proxy(upstream, held, ledger=str(ledger), max_wait_s=2) as (client, proxy):
+
+        async def create() -> None:
+            nonlocal text, took_s
+            began_at = anyio.current_time()
+            text = await failure(client, "create_task_group", group_of(2))
+            took_s = anyio.current_time() - began_at
+            told.set()
+
+        async with anyio.create_task_group() as creating:
+            creating.start_soon(create)
+            await proxy.wait_for(lambda: any(request.path.endswith("/runs") for request in proxy.requests))
+            with closing(sqlite3.connect(ledger, isolation_level=None)) as db:
+                db.execute("BEGIN IMMEDIATE")
+                await told.wait()
+            answers.set()
+        again = await create_group(client, **group_of(2))
+
+    assert "Code: still_creating" in text
+    assert took_s < 4
+    assert (again["deduplicated"], upstream.simulator.accepted_runs) == (True, 2)
+
+
+async def test_repeat_of_an_addition_on_its_way_is_told_so_and_asks_nobody(upstream: Upstream) -> None:
+    """Other rows that are on their way to the group say nothing of these."""
+    questions: list[str] = []
+    answers = threading.Event()
+    with faulty(upstream.url) as proxy:
+        async with asked_client(proxy.url, questions, approves=True, max_wait_s=3) as client:
+            made = await create_group(client, **group_of(1, processor="core-fast"))
+            proxy.add(ScriptedFault(method="POST", path=RUNS, fault=held_until(answers)))
+            dear = group_of(60, processor="core-fast", group_id=made["group_id"])
+            other = {"inputs": ["x"], "processor": "lite", "group_id": made["group_id"]}
+            texts = [await failure(client, "create_task_group", call) for call in (dear, dear, other)]
+            answers.set()
+            again = await create_group(client, **dear)
+
+    assert len(questions) == 1
+    assert ["still_creating" in text for text in texts] == [True, True, False]
+    assert "Nothing was sent" in texts[2]
+    assert (again["rows_created"], upstream.simulator.accepted_runs) == (0, 60)
 
 
 async def create_call(client: Client, call: dict[str, Any]) -> None:

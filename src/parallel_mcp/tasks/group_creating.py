@@ -13,10 +13,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 BATCH = 1_000  # the most that the API takes in one request; so at most four are sent at once, and the last one alone
 READ_BACK_TIMEOUT_S = 30.0
+
+_Made = TypeVar("_Made")
 
 logger = logging.getLogger(__name__)
 
@@ -136,15 +138,19 @@ class _Batch:
             self.error = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class GroupCreating:
-    """One call that creates a group, or adds to one."""
+    """One call that creates a group, or adds to one.
+
+    `is_on_its_way` says of a call that was cut off that it had begun the rows, or found them begun by an equal one.
+    """
 
     creator: Creator
     api: ParallelApi
     order: GroupOrder
     group_id: str = ""
     force_new: bool = False
+    is_on_its_way: bool = field(default=False, init=False)
 
     async def price_usd(self) -> float:
         """What `create` would buy now, in dollars: nothing if an earlier call answers it.
@@ -153,22 +159,14 @@ class GroupCreating:
             ResearchError: As `create`.
         """
         if self.group_id:
-            return len(await self._lacking()) * self.order.processor.price_usd
+            rows = {} if await self._equal_addition() else await self._lacking()
+            return len(rows) * self.order.processor.price_usd
         intent = self.order.intent(len(self.order.inputs))
         try:
             await self._begun(intent, NOTHING_NEW)
         except OverBudget:
             return intent.price_usd
         return 0
-
-    async def is_on_its_way(self) -> bool:
-        """Whether an equal create has been begun, by this call or another, and not been answered yet."""
-        intent = self.order.intent(len(self.order.inputs), group_id=self.group_id)
-        match await self.creator.begun(intent, NOTHING_NEW, frozenset()):
-            case Known(entry=entry):
-                return entry.state == "intent" and entry.age_s < LONGEST_CREATE_S
-            case _:
-                return False
 
     async def create(self, *, approved_usd: float = 0) -> FilledGroup:
         """Create the rows, or give the group that an equal call created; with a `group_id`, add what it lacks.
@@ -193,7 +191,19 @@ class GroupCreating:
         begun = await self._begun(intent, limits)
         if isinstance(begun, FilledGroup):
             return begun
-        return await self.creator.send_once(begun.entry_id, at_once(partial(self._sent_to_new_group, begun.entry_id)))
+        prepare = at_once(partial(self._sent_to_new_group, begun.entry_id))
+        return await self._answered(self.creator.send_once(begun.entry_id, prepare))
+
+    async def _answered(self, create: Awaitable[_Made]) -> _Made:
+        self.is_on_its_way = True
+        made = await create  # whoever is cut off here has begun it, or found it begun
+        self.is_on_its_way = False
+        return made
+
+    async def _found_on_its_way(self, made: Callable[[], Awaitable[object]]) -> FilledGroup:
+        """What an equal create of this process makes."""
+        group = cast("FilledGroup", await self._answered(made()))
+        return replace(group, created=frozenset(), deduplicated=True)
 
     # ---- a new group
 
@@ -219,8 +229,8 @@ class GroupCreating:
     async def _made_by(self, entry: Entry, *, by_key: bool) -> FilledGroup | None:
         """The group of an earlier, equal call; None if it made none, or if that is complete and has ended."""
         if made := self.creator.on_its_way(entry.entry_id):
-            return replace(cast("FilledGroup", await made()), created=frozenset(), deduplicated=True)
-        settled = await self.creator.settled_elsewhere(entry)
+            return await self._found_on_its_way(made)
+        settled = await self._answered(self.creator.settled_elsewhere(entry))
         if settled is None or settled.state == "failed":
             return None
         if settled.state == "intent" and settled.age_s < LONGEST_CREATE_S:
@@ -270,7 +280,17 @@ class GroupCreating:
 
     # ---- a group that is there
 
+    async def _equal_addition(self) -> FilledGroup | None:
+        """What an equal call adds that this process has on its way."""
+        fingerprint = self.order.intent(0, group_id=self.group_id).fingerprint
+        for entry in await self.creator.ledger.of_group(self.order.owner, self.group_id):
+            if entry.fingerprint == fingerprint and (made := self.creator.on_its_way(entry.entry_id)):
+                return await self._found_on_its_way(made)
+        return None
+
     async def _add(self, *, approved_usd: float) -> FilledGroup:
+        if equal := await self._equal_addition():
+            return equal
         passed_over: frozenset[str] = frozenset()
         while True:
             rows = await self._lacking()
@@ -281,10 +301,10 @@ class GroupCreating:
             match await self.creator.begun(intent, limits, passed_over):
                 case New(entry_id=entry_id):
                     prepare = partial(self._prepared_in_turn, entry_id, len(rows))
-                    return await self.creator.send_once(entry_id, prepare)
+                    return await self._answered(self.creator.send_once(entry_id, prepare))
                 case Known(entry=entry):
                     if made := self.creator.on_its_way(entry.entry_id):
-                        return replace(cast("FilledGroup", await made()), created=frozenset(), deduplicated=True)
+                        return await self._found_on_its_way(made)
                     if entry.state == "intent" and entry.age_s < LONGEST_CREATE_S:
                         raise StillCreating("An equal create is on its way in another process; nothing was sent now")
                     passed_over |= {entry.entry_id}

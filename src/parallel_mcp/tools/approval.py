@@ -148,7 +148,7 @@ async def _is_dear_now(creating: GroupCreating, call: Call) -> bool:
     """
     with anyio.move_on_after(asking_s(call)):
         return is_dear(await creating.price_usd(), call.settings)
-    if await creating.is_on_its_way():
+    if creating.is_on_its_way:
         raise StillCreating("An equal create is on its way, and not answered yet; nothing was sent now")
     return True
 
