@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
 
-from parallel_mcp.errors import OutcomeUnknown, ResearchError, StillChanging, StillCreating
+from parallel_mcp.errors import OutcomeUnknown, StillChanging, StillCreating
 from parallel_mcp.ledger import Entry, Intent, KeyConflict, Known, New
 from parallel_mcp.tasks.creating import LONGEST_CREATE_S, NOTHING_NEW, Creator, Prepare, Send
-
-LONGEST_ADDITION_S = 2 * LONGEST_CREATE_S  # it may have waited for its turn for as long as sending it takes
+from parallel_mcp.tasks.turns import LONGEST_ADDITION_S, check_age, open_in_turn
 
 _Made = TypeVar("_Made")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -109,42 +105,6 @@ async def _prepared_in_turn(creator: Creator, purchase: Purchase[_Made], entry_i
     send = await purchase.prepare()
     await check_age(creator, entry_id)
     return send
-
-
-async def open_in_turn(creator: Creator, owner: str, group_id: str, entry_id: str = "") -> list[Entry]:
-    """What was added to a thing before this entry without a known outcome, or at all, if the addition is yet to begin.
-
-    Those that this process has on their way are waited for.
-    """
-    for entry in await _open_before(creator, owner, group_id, entry_id):
-        if made := creator.on_its_way(entry.entry_id):
-            try:
-                await made()
-            except ResearchError as error:  # its caller is told
-                logger.info("An addition failed: %s", error)
-    return await _open_before(creator, owner, group_id, entry_id)
-
-
-async def _open_before(creator: Creator, owner: str, group_id: str, entry_id: str) -> list[Entry]:
-    """Intents by their turn, and unknown outcomes whatever theirs: one may be entered when its addition is answered."""
-    last_first = await creator.ledger.of_group(owner, group_id)
-    own = next((place for place, entry in enumerate(last_first) if entry.entry_id == entry_id), -1)
-    return [
-        entry
-        for place, entry in enumerate(last_first)
-        if entry.state == "unknown" or (entry.state == "intent" and place > own)
-    ]
-
-
-async def check_age(creator: Creator, entry_id: str) -> None:
-    """Only an addition that nobody can have taken for lost yet may be sent.
-
-    Raises:
-        StillChanging: Somebody can.
-    """
-    own = await creator.ledger.entry(entry_id)
-    if own is None or own.age_s >= LONGEST_CREATE_S:
-        raise StillChanging("Its turn came so late that others may have taken it for lost")
 
 
 async def _found(creator: Creator, purchase: Purchase[_Made], entry: Entry) -> Found[_Made] | None:

@@ -32,7 +32,6 @@ from parallel_mcp.errors import (
     UpstreamError,
 )
 from parallel_mcp.ledger import SAME_REQUEST_S, Entry, EntryState, Intent, Known, Limits, New
-from parallel_mcp.tasks.buying import LONGEST_ADDITION_S, check_age, open_in_turn
 from parallel_mcp.tasks.creating import (
     ACTIVE_FACTOR,
     LONGEST_CREATE_S,
@@ -46,6 +45,7 @@ from parallel_mcp.tasks.creating import (
 from parallel_mcp.tasks.group_rows import Held, held_by, key_of, numbered
 from parallel_mcp.tasks.processors import Processor, processor_named
 from parallel_mcp.tasks.rows import KEY_LABEL, ROW_LABEL, RowInput, in_words
+from parallel_mcp.tasks.turns import LONGEST_ADDITION_S, check_age, open_in_turn
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
