@@ -5,8 +5,9 @@ import io
 import json
 import re
 import sqlite3
+import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from tests.faults import (
     stall,
 )
 from tests.faults.kinds import Fault as ByteFault
+from tests.test_findall import held_until, older_by
 
 RUNS = "/v1/tasks/groups/[^/]+/runs"
 GENEROUS: dict[str, Any] = {"max_usd_per_call": 0, "max_usd_per_hour": 0}
@@ -181,6 +183,20 @@ async def test_group_counts_as_one_active_run_until_it_is_seen_to_have_ended(ups
     assert not after.is_error
 
 
+async def test_group_that_is_added_to_still_counts_as_one_active_run(upstream: Upstream) -> None:
+    """Else a table that grows fills the places of other research."""
+    async with connected("memory", upstream.url, max_active_runs=2) as client:
+        call: dict[str, Any] = {"processor": "lite", "metadata": {"sim": "never"}}
+        made = await create_group(client, inputs=["a"], **call)
+        for row in "bcd":
+            await create_group(client, inputs=[row], **call, group_id=made["group_id"])
+        other = await client.call_tool("create_task", {"input": "x"})
+        refused = await failure(client, "create_task", {"input": "y"})
+
+    assert not other.is_error
+    assert "2 runs are active" in refused
+
+
 # ---- money
 
 
@@ -192,6 +208,15 @@ async def test_price_of_all_rows_is_held_against_the_limit_of_a_call(upstream: U
     assert "core-fast for 41 rows costs $1.025, above the limit of $1.00" in text
     assert "PARALLEL_MCP_MAX_USD_PER_CALL" in text
     assert [request for request in upstream.simulator.requests if request.method == "POST"] == []
+
+
+@pytest.mark.parametrize(("limit_usd", "rows"), [(0.3, 3), (0.6, 6)])
+async def test_group_that_costs_just_the_limit_is_created(upstream: Upstream, limit_usd: float, rows: int) -> None:
+    """Three times ten cents is a bit more than thirty in binary fractions, and no reader could make sense of a no."""
+    async with connected("memory", upstream.url, max_usd_per_call=limit_usd) as client:
+        made = await create_group(client, **group_of(rows, processor="pro"))
+
+    assert (made["rows_created"], made["price_usd"]) == (rows, limit_usd)
 
 
 async def test_price_of_all_rows_is_reserved_before_the_first_is_sent(upstream: Upstream) -> None:
@@ -333,6 +358,56 @@ async def test_group_that_cannot_be_read_in_time_is_said_to_be_so(upstream: Upst
     assert upstream.simulator.accepted_runs == 2
 
 
+async def test_rows_on_their_way_are_said_to_be_so_in_time_while_the_ledger_cannot_be_used(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """To say that nothing was sent, and how to do without a ledger, would have them bought twice."""
+    ledger, answers = tmp_path / "ledger.sqlite3", threading.Event()
+    text, took_s, told = "", 0.0, anyio.Event()
+    held = ScriptedFault(method="POST", path=RUNS, fault=held_until(answers))
+    async with behind_proxy(upstream, held, ledger=str(ledger), max_wait_s=2) as (client, proxy):
+
+        async def create() -> None:
+            nonlocal text, took_s
+            began_at = anyio.current_time()
+            text = await failure(client, "create_task_group", group_of(2))
+            took_s = anyio.current_time() - began_at
+            told.set()
+
+        async with anyio.create_task_group() as creating:
+            creating.start_soon(create)
+            await proxy.wait_for(lambda: any(request.path.endswith("/runs") for request in proxy.requests))
+            with closing(sqlite3.connect(ledger, isolation_level=None)) as db:
+                db.execute("BEGIN IMMEDIATE")
+                await told.wait()
+            answers.set()
+        again = await create_group(client, **group_of(2))
+
+    assert "Code: still_creating" in text
+    assert took_s < 4
+    assert (again["deduplicated"], upstream.simulator.accepted_runs) == (True, 2)
+
+
+async def test_repeat_of_an_addition_on_its_way_is_told_so_and_asks_nobody(upstream: Upstream) -> None:
+    """Other rows that are on their way to the group say nothing of these."""
+    questions: list[str] = []
+    answers = threading.Event()
+    with faulty(upstream.url) as proxy:
+        async with asked_client(proxy.url, questions, approves=True, max_wait_s=3) as client:
+            made = await create_group(client, **group_of(1, processor="core-fast"))
+            proxy.add(ScriptedFault(method="POST", path=RUNS, fault=held_until(answers)))
+            dear = group_of(60, processor="core-fast", group_id=made["group_id"])
+            other = {"inputs": ["x"], "processor": "lite", "group_id": made["group_id"]}
+            texts = [await failure(client, "create_task_group", call) for call in (dear, dear, other)]
+            answers.set()
+            again = await create_group(client, **dear)
+
+    assert len(questions) == 1
+    assert ["still_creating" in text for text in texts] == [True, True, False]
+    assert "Nothing was sent" in texts[2]
+    assert (again["rows_created"], upstream.simulator.accepted_runs) == (0, 60)
+
+
 async def create_call(client: Client, call: dict[str, Any]) -> None:
     """A call whose answer is of no interest."""
     await client.call_tool("create_task_group", call)
@@ -372,6 +447,23 @@ async def test_equal_call_gives_the_group_and_sends_nothing(upstream: Upstream) 
     assert {group["status"] for group in groups if group["deduplicated"]} == {"existing"}
     assert len({groups[0]["group_id"], other["group_id"], forced["group_id"]}) == 3
     assert upstream.simulator.accepted_runs == 16
+
+
+@pytest.mark.parametrize(("age_s", "is_gone"), [(30, False), (61, True)])
+async def test_group_that_the_api_no_longer_knows_answers_no_equal_call(
+    upstream: Upstream, tmp_path: Path, age_s: float, is_gone: bool
+) -> None:
+    """As it is with runs: for a moment a machine upstream may not know what is new."""
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(2)
+    async with behind_proxy(upstream, ledger=str(ledger)) as (client, proxy):
+        made = await create_group(client, **call)
+        older_by(ledger, age_s)
+        path = f"/v1/tasks/groups/{made['group_id']}"
+        proxy.add(ScriptedFault(method="GET", path=path, fault=respond(404, b"{}"), times=None))
+        again = await create_group(client, **call)
+
+    assert (again["group_id"] != made["group_id"]) == is_gone
+    assert (again["deduplicated"], again["rows_created"]) == ((False, 2) if is_gone else (True, 0))
 
 
 async def test_key_gives_the_same_group_after_a_restart_and_no_other(upstream: Upstream, tmp_path: Path) -> None:
@@ -477,9 +569,7 @@ async def test_rows_that_never_appear_are_unknown_and_not_sent_again_for_ten_min
         text = await failure(client, "create_task_group", {**call, "group_id": made["group_id"]})
         spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
         assert upstream.simulator.accepted_runs == 1_000
-        with sqlite3.connect(ledger) as db:
-            db.execute("UPDATE entries SET at = at - 600")
-        db.close()
+        older_by(ledger, 600)
         rest = await create_group(client, **call, group_id=made["group_id"])
 
     assert (made["rows_created"], made["rows_unknown"]) == (1_000, "1001-1100")
@@ -503,6 +593,46 @@ async def test_user_may_have_unknown_rows_sent_at_once(upstream: Upstream) -> No
 
     assert rest["rows_created"] == 100
     assert upstream.simulator.accepted_runs == 1_100
+
+
+async def test_rows_sent_once_more_are_charged_once_and_the_lost_ones_reserved_for_an_hour(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """A ledger that took the lost ones for bought would charge them for a day, and wait for rows that nobody made."""
+    ledger = tmp_path / "ledger.sqlite3"
+    lost = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
+    async with behind_proxy(upstream, lost, ledger=str(ledger)) as (client, _):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        call = {"inputs": ["a", "b", "c", "d"], "processor": "lite", "group_id": made["group_id"]}
+        unknown = await create_group(client, **call)
+        forced = await create_group(client, **call, force_new=True)
+        again = await create_group(client, **call)
+        reserved = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+        more = await create_group(client, **{**call, "inputs": ["x"]}, force_new=True)
+        older_by(ledger, 3_601)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert (unknown["rows_unknown"], forced["rows_created"], again["rows_created"]) == ("2-4", 3, 0)
+    assert reserved == 0.035
+    assert more["rows_created"] == 1
+    assert spent == 0.025
+    assert upstream.simulator.accepted_runs == 5
+
+
+async def test_rows_that_appear_late_are_charged_for_the_day(upstream: Upstream, tmp_path: Path) -> None:
+    """As soon as the group shows them they are known to be bought."""
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(3)
+    lost = ScriptedFault(method="POST", path=RUNS, fault=reset_after_accept())
+    stale = ScriptedFault(method="GET", path=RUNS, fault=replace_body(b"", "text/event-stream"), times=2)
+    async with behind_proxy(upstream, lost, stale, ledger=str(ledger)) as (client, _):
+        made = await create_group(client, **call)
+        again = await create_group(client, **call)
+        older_by(ledger, 3_601)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert (made["rows_unknown"], again["status"]) == ("1-3", "existing")
+    assert spent == 0.015
+    assert upstream.simulator.accepted_runs == 3
 
 
 async def test_list_that_lags_behind_buys_nothing_twice(upstream: Upstream) -> None:
@@ -548,15 +678,13 @@ async def test_group_of_a_server_that_died_is_read_back(upstream: Upstream, tmp_
     async with behind_proxy(upstream, fault, ledger=str(ledger)) as (client, _):
         made = await create_group(client, **call)
     with sqlite3.connect(ledger) as db:
-        db.execute("UPDATE entries SET state = 'intent', handle = '', price_usd = 6.0, at = at - 60")
+        db.execute("UPDATE entries SET state = 'intent', handle = '', price_usd = 6.0, at = at - 120")
     db.close()
     async with behind_proxy(upstream, ledger=str(ledger)) as (client, _):
         (listed,) = structured(await client.call_tool("get_status", {}))["items"]
         found = await create_group(client, **call)
         early = await failure(client, "create_task_group", {**call, "group_id": made["group_id"]})
-        with sqlite3.connect(ledger) as db:
-            db.execute("UPDATE entries SET at = at - 600")
-        db.close()
+        older_by(ledger, 600)
         rest = await create_group(client, **call, group_id=made["group_id"])
 
     assert made["group_id"] in listed["next"]
@@ -564,6 +692,36 @@ async def test_group_of_a_server_that_died_is_read_back(upstream: Upstream, tmp_
     assert "Code: outcome_unknown" in early
     assert rest["rows_created"] == 200
     assert upstream.simulator.accepted_runs == 1_200
+
+
+async def test_server_that_slept_sends_nothing_once_another_has_made_the_group(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """A laptop was shut between making the group and writing it down; meanwhile the rows were bought elsewhere."""
+    ledger, wakes, call = tmp_path / "ledger.sqlite3", threading.Event(), group_of(3)
+    held = ScriptedFault(method="POST", path="/v1/tasks/groups", fault=held_until(wakes))
+    text, made = "", {}
+    async with (
+        behind_proxy(upstream, held, ledger=str(ledger)) as (one, proxy),
+        connected("memory", upstream.url, **GENEROUS, ledger=str(ledger)) as two,
+    ):
+
+        async def create() -> None:
+            nonlocal text
+            text = await failure(one, "create_task_group", call)
+
+        async with anyio.create_task_group() as creating:
+            creating.start_soon(create)
+            await proxy.wait_for(lambda: len(proxy.requests) > 0)
+            older_by(ledger, 60)
+            made = await create_group(two, **call)
+            wakes.set()
+        spent = structured(await two.call_tool("get_status", {}))["spent_usd_last_hour"]
+
+    assert (made["deduplicated"], made["rows_created"]) == (False, 3)
+    assert "Code: still_creating" in text
+    assert upstream.simulator.accepted_runs == 3
+    assert spent == 0.015
 
 
 # ---- adding
@@ -599,6 +757,78 @@ async def test_equal_additions_at_once_are_bought_once(upstream: Upstream) -> No
 
     assert sum(created) == 2
     assert upstream.simulator.accepted_runs == 3
+
+
+async def test_other_additions_at_once_are_all_carried_out(upstream: Upstream) -> None:
+    """Models call side by side; if all gave way to each other, so would their repeats."""
+    created: list[int] = []
+    async with connected("memory", upstream.url) as client:
+        made = await create_group(client, inputs=["a"], processor="lite")
+
+        async def add(row: str) -> None:
+            more = await create_group(client, inputs=["a", row], processor="lite", group_id=made["group_id"])
+            created.append(more["rows_created"])
+
+        async with anyio.create_task_group() as adding:
+            for row in "bcdef":
+                adding.start_soon(add, row)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+
+    listed = await shown(upstream, made["group_id"])
+    assert created == [1] * 5
+    assert list(listed) == ["1", "2", "3", "4", "5", "6"]
+    assert sorted(listed.values()) == list("abcdef")
+    assert spent == 0.03
+
+
+async def test_additions_at_once_buy_a_row_that_they_share_once(upstream: Upstream) -> None:
+    """The later one adds what is lacking when its turn comes, and pays for no more."""
+    added: list[dict[str, Any]] = []
+    looking = threading.Event()
+    async with behind_proxy(upstream) as (client, proxy):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        proxy.add(ScriptedFault(method="GET", path=RUNS, fault=held_until(looking), times=2))
+        before = len(proxy.requests)
+
+        async def add(*rows: str) -> None:
+            added.append(await create_group(client, inputs=rows, processor="lite", group_id=made["group_id"]))
+
+        async with anyio.create_task_group() as adding:
+            adding.start_soon(add, "b", "c")
+            adding.start_soon(add, "c", "b")
+            await proxy.wait_for(lambda: sum(r.path.endswith("/runs") for r in proxy.requests[before:]) == 2)
+            looking.set()
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+
+    assert sorted((more["status"], more["rows_created"]) for more in added) == [("existing", 0), ("started", 2)]
+    assert sorted((await shown(upstream, made["group_id"])).values()) == list("abc")
+    assert spent == 0.015
+
+
+async def test_addition_in_its_turn_sends_no_row_whose_answer_the_one_before_it_lost(upstream: Upstream) -> None:
+    """That the rows are open is written down later than the addition that waits."""
+    outcomes: list[str] = []
+    looking = threading.Event()
+    async with behind_proxy(upstream) as (client, proxy):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        proxy.add(
+            ScriptedFault(method="GET", path=RUNS, fault=held_until(looking), times=2),
+            ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1),
+        )
+        before = len(proxy.requests)
+
+        async def add(rows: int) -> None:
+            result = await client.call_tool("create_task_group", group_of(rows, group_id=made["group_id"]))
+            outcomes.append("refused" if "Code: outcome_unknown" in text_of(result) else structured(result)["status"])
+
+        async with anyio.create_task_group() as adding:
+            adding.start_soon(add, 1_100)
+            adding.start_soon(add, 1_101)
+            await proxy.wait_for(lambda: sum(r.path.endswith("/runs") for r in proxy.requests[before:]) == 2)
+            looking.set()
+
+    assert outcomes == ["incomplete", "refused"]
+    assert upstream.simulator.accepted_runs == 1_001
 
 
 async def test_group_that_is_not_there_is_said_to_be_so(upstream: Upstream) -> None:

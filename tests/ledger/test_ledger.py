@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import pytest
@@ -72,8 +72,9 @@ async def test_outcome_and_group_are_written_to_the_entry(ledger: Ledger) -> Non
 async def test_entry_that_was_never_begun_is_none_and_is_not_made_by_settling(ledger: Ledger, entry_id: str) -> None:
     """A swept entry may be settled late; that must neither fail nor bring half an entry back."""
     await ledger.settle(entry_id, "created", "trun_1")
-    await ledger.attach_group(entry_id, "tgrp_1")
 
+    assert not await ledger.attach_group(entry_id, "tgrp_1")
+    assert not await ledger.give_up(entry_id)
     assert await ledger.entry(entry_id) is None
     assert await ledger.recent(OWNER, 10) == []
     assert await spent(ledger) == Spent(0, 0)
@@ -137,6 +138,49 @@ async def test_addition_is_seen_from_its_first_moment_and_in_its_turn(ledger: Le
     assert set(found) == begun_ids
     assert len(found) == len(intents)
     assert [entry.entry_id for entry in await ledger.of_group(OWNER, "findall_1")] == [last, *found]
+
+
+async def test_group_is_told_of_the_last_ten_minutes_only(ledger: Ledger, clock: FakeClock) -> None:
+    """By then a group shows what it was given, and nobody should have to read a month of entries for it."""
+    for number in range(3):
+        await begun(ledger, an_intent(f"early {number}", group_id="tgrp_1"))
+    clock.advance(1)
+    late = [await begun(ledger, an_intent(f"late {number}", group_id="tgrp_1")) for number in range(150)]
+    clock.advance(SAME_REQUEST_S - 1)
+
+    found = await ledger.of_group(OWNER, "tgrp_1")
+    clock.advance(1)
+
+    assert [entry.entry_id for entry in found] == late[::-1]
+    assert await ledger.of_group(OWNER, "tgrp_1") == []
+
+
+async def test_create_is_given_up_or_goes_on_into_its_group_never_both(ledger: Ledger) -> None:
+    """A process that was taken for dead may wake up at that very moment."""
+    for number in range(20):
+        entry_id = await begun(ledger, an_intent(f"rows {number}"))
+        calls: list[Callable[[], Awaitable[bool]]] = [
+            partial(ledger.attach_group, entry_id, "tgrp_1"),
+            partial(ledger.give_up, entry_id),
+        ]
+
+        said = await at_once(calls if number % 2 else calls[::-1])
+
+        entry = await ledger.entry(entry_id)
+        assert entry is not None
+        assert sum(said) == 1
+        assert await ledger.give_up(entry_id) == (entry.state == "failed")
+
+
+@pytest.mark.parametrize(("state", "is_given_up"), [("unknown", True), ("created", False), ("failed", True)])
+async def test_known_outcome_is_not_given_up(ledger: Ledger, state: EntryState, is_given_up: bool) -> None:
+    """And what is given up is paid by nobody."""
+    entry_id = await begun(ledger, an_intent(price_usd=0.3))
+    await ledger.settle(entry_id, state)
+
+    assert await ledger.give_up(entry_id) == is_given_up
+    assert await spent(ledger) == (Spent(0, 0) if is_given_up else Spent(0.3, 0.3))
+    assert not await ledger.attach_group(entry_id, "tgrp_1")
 
 
 # ---- the same again
@@ -423,12 +467,12 @@ async def test_same_key_twenty_at_once_begins_one_create(ledger: Ledger) -> None
 
 
 async def test_as_many_runs_as_the_limit_may_be_active(ledger: Ledger) -> None:
-    """A group counts all its rows, so that nobody starts a thousand runs with one call."""
+    """Whatever starts several at once must fit in as a whole."""
     limits = Limits(active_runs=5)
     await begun(ledger, an_intent("one"), limits)
-    await begun(ledger, an_intent("a group", runs=3), limits)
+    await begun(ledger, an_intent("three at once", runs=3), limits)
 
-    assert await ledger.begin(an_intent("another group", runs=2), limits) == TooManyActive(5, 4)
+    assert await ledger.begin(an_intent("two at once", runs=2), limits) == TooManyActive(5, 4)
     assert isinstance(await ledger.begin(an_intent("another"), limits), New)
     assert await ledger.begin(an_intent("one too many"), limits) == TooManyActive(5, 5)
 
@@ -460,13 +504,28 @@ async def test_run_that_was_seen_to_end_is_no_longer_active(ledger: Ledger) -> N
 
 async def test_end_of_a_group_frees_all_that_was_put_into_it(ledger: Ledger) -> None:
     """Rows may be added to a group several times, under one handle."""
-    await created(ledger, an_intent("rows", runs=3), "tgrp_1")
-    await created(ledger, an_intent("more rows", runs=2), "tgrp_1")
-    assert await ledger.begin(an_intent("trees"), Limits(active_runs=5)) == TooManyActive(5, 5)
+    limits = Limits(active_runs=1)
+    await created(ledger, an_intent("rows"), "tgrp_1")
+    await created(ledger, an_intent("more rows", group_id="tgrp_1"), "tgrp_1")
+    assert await ledger.begin(an_intent("trees"), limits) == TooManyActive(1, 1)
 
     await ledger.note_ended(OWNER, "tgrp_1")
 
-    assert isinstance(await ledger.begin(an_intent("trees"), Limits(active_runs=1)), New)
+    assert isinstance(await ledger.begin(an_intent("trees"), limits), New)
+
+
+async def test_group_counts_as_one_however_often_it_is_added_to(ledger: Ledger) -> None:
+    """What is added while it is active is no other thing; another group is."""
+    limits = Limits(active_runs=2)
+    first = await begun(ledger, an_intent("rows"), limits)
+    await ledger.attach_group(first, "tgrp_1")
+    await begun(ledger, an_intent("trees"), limits)
+
+    for number in range(3):
+        await begun(ledger, an_intent(f"more rows {number}", group_id="tgrp_1"), limits)
+
+    assert await ledger.begin(an_intent("birds"), limits) == TooManyActive(2, 2)
+    assert await ledger.begin(an_intent("other rows", group_id="tgrp_2"), limits) == TooManyActive(2, 2)
 
 
 async def test_only_what_may_exist_is_active(ledger: Ledger, clock: FakeClock) -> None:

@@ -79,6 +79,10 @@ def attach_group(number: int) -> Step:
     return lambda told: told.ledger.attach_group(told.entry_id(number), f"tgrp_{number}")
 
 
+def give_up(number: int) -> Step:
+    return lambda told: told.ledger.give_up(told.entry_id(number))
+
+
 begins = st.builds(
     begin,
     st.integers(0, 5),
@@ -99,6 +103,7 @@ steps = st.one_of(
     st.builds(settle, numbers, st.just("created"), handles, paid),
     st.builds(note_ended, handles),
     st.builds(attach_group, numbers),
+    st.builds(give_up, numbers),
     times,
 )
 

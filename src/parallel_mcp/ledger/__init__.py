@@ -26,8 +26,8 @@ class Intent:
     """A create about to be sent: a run, the rows of a group, or an addition.
 
     `owner` is a keyed hash of the API key, never the key. `lasts_s` is how long it counts as active at most, and `runs`
-    as how many active runs: a group counts as one. `group_id` is the group or FindAll run that it adds to, if that is
-    there already: whoever else adds to it finds this intent from its first moment.
+    as how many active runs: a group counts as one, however often it is added to. `group_id` is the group or FindAll run
+    that it adds to, if that is there already: whoever else adds to it finds this intent from its first moment.
     """
 
     owner: str
@@ -126,8 +126,18 @@ class Ledger(Protocol):
         """
         ...
 
-    async def attach_group(self, entry_id: str, group_id: str) -> None:
-        """Note the task group into which the runs of an intent will be put, if it was not there at the begin."""
+    async def attach_group(self, entry_id: str, group_id: str) -> bool:
+        """Note the task group into which the runs of an intent will be put, if it was not there at the begin.
+
+        Says whether it is an intent still; if another process has given it up, nothing may be sent.
+        """
+        ...
+
+    async def give_up(self, entry_id: str) -> bool:
+        """Settle as failed what no group was attached to and what has no known outcome, in one step.
+
+        Says whether it has failed, so that nothing was sent and nothing will be.
+        """
         ...
 
     async def settle(
@@ -140,7 +150,10 @@ class Ledger(Protocol):
         ...
 
     async def of_group(self, owner: str, group_id: str) -> list[Entry]:
-        """What an owner has added, or may have added, to a task group or FindAll run, the last to begin first."""
+        """What an owner has added, or may have added, to a task group or FindAll run in the last ten minutes.
+
+        The last to begin comes first.
+        """
         ...
 
     async def entry(self, entry_id: str) -> Entry | None:

@@ -242,13 +242,18 @@ local function exceeded()
       if frees > 0 then return {'overspent', cap[1], exact(spent), exact(frees)} end
     end
   end
-  local most, active = tonumber(ARGV[14]), 0
+  local most, active, counted = tonumber(ARGV[14]), 0, {}
   if most == 0 then return nil end
   for _, one in ipairs(call('ZRANGEBYSCORE', ACTIVE, '(' .. exact(now), '+inf')) do
     local row = read(one)
-    if row.state == 'created' or (row.state ~= 'failed' and row.at > now - HOUR) then active = active + row.runs end
+    if row.state == 'created' or (row.state ~= 'failed' and row.at > now - HOUR) then
+      local thing = (row.group ~= '' and row.group) or (row.handle ~= '' and row.handle) or one
+      local before = counted[thing] or 0
+      counted[thing] = math.max(before, row.runs)
+      active = active + counted[thing] - before
+    end
   end
-  if active + runs > most then return {'too many active', exact(active)} end
+  if active + math.max(0, runs - (counted[group] or 0)) > most then return {'too many active', exact(active)} end
 end
 
 local function insert()
@@ -282,6 +287,20 @@ local function step()
     row.group = group
     write(id, row)
   end
+  return row and row.state == 'intent'
+end
+"""
+
+_GIVE_UP = """
+local function step()
+  local id = ARGV[4]
+  local row = read(id)
+  if row and row.group == '' and (row.state == 'intent' or row.state == 'unknown') then
+    uncharge(id, row)
+    row.state = 'failed'
+    write(id, row)
+  end
+  return row and row.state == 'failed'
 end
 """
 
@@ -300,12 +319,17 @@ end
 
 _OF_GROUP = """
 local function step()
-  local found = {}
-  for _, id in ipairs(call('ZRANGE', ORDER, 0, -1, 'REV')) do
-    local row = read(id)
-    if row.group == ARGV[4] and row.state ~= 'failed' then found[#found + 1] = shown(id, row) end
+  local found, first = {}, 0
+  while true do
+    local ids = call('ZRANGE', ORDER, first, first + 99, 'REV')
+    if #ids == 0 then return found end
+    for _, id in ipairs(ids) do
+      local row = read(id)
+      if now - row.at >= SAME then return found end  -- so are all before it
+      if row.group == ARGV[4] and row.state ~= 'failed' then found[#found + 1] = shown(id, row) end
+    end
+    first = first + #ids
   end
-  return found
 end
 """
 
@@ -382,9 +406,13 @@ class RedisLedger:
         )
         return _begun(entry_id, limits, answer)
 
-    async def attach_group(self, entry_id: str, group_id: str) -> None:
+    async def attach_group(self, entry_id: str, group_id: str) -> bool:
         """See `Ledger.attach_group`."""
-        await self._run(_ATTACH_GROUP, _owner(entry_id), entry_id, group_id)
+        return bool(await self._run(_ATTACH_GROUP, _owner(entry_id), entry_id, group_id))
+
+    async def give_up(self, entry_id: str) -> bool:
+        """See `Ledger.give_up`."""
+        return bool(await self._run(_GIVE_UP, _owner(entry_id), entry_id))
 
     async def settle(
         self, entry_id: str, state: EntryState, handle: str = "", *, price_usd: float | None = None

@@ -93,13 +93,27 @@ class SqliteLedger:
 
         return await self._run(step)
 
-    async def attach_group(self, entry_id: str, group_id: str) -> None:
+    async def attach_group(self, entry_id: str, group_id: str) -> bool:
         """See `Ledger.attach_group`."""
 
-        def step(db: sqlite3.Connection, now: float) -> None:
+        def step(db: sqlite3.Connection, now: float) -> bool:
             db.execute("UPDATE entries SET group_id = ? WHERE entry_id = ?", (group_id, entry_id))
+            return _is_in_state(db, entry_id, "intent")
 
-        await self._run(step)
+        return await self._run(step)
+
+    async def give_up(self, entry_id: str) -> bool:
+        """See `Ledger.give_up`."""
+
+        def step(db: sqlite3.Connection, now: float) -> bool:
+            db.execute(
+                "UPDATE entries SET state = 'failed' "
+                "WHERE entry_id = ? AND group_id = '' AND state IN ('intent', 'unknown')",
+                (entry_id,),
+            )
+            return _is_in_state(db, entry_id, "failed")
+
+        return await self._run(step)
 
     async def settle(
         self, entry_id: str, state: EntryState, handle: str = "", *, price_usd: float | None = None
@@ -120,8 +134,9 @@ class SqliteLedger:
 
         def step(db: sqlite3.Connection, now: float) -> list[Entry]:
             rows = db.execute(
-                "SELECT * FROM entries WHERE owner = ? AND group_id = ? AND state != 'failed' ORDER BY rowid DESC",
-                (owner, group_id),
+                "SELECT * FROM entries WHERE owner = ? AND at > ? AND group_id = ? AND state != 'failed' "
+                "ORDER BY rowid DESC",
+                (owner, now - SAME_REQUEST_S, group_id),
             )
             return [_entry(row, now) for row in rows]
 
@@ -232,6 +247,10 @@ def _ledger_time(db: sqlite3.Connection, now: Reading) -> float:
     return ledger_s
 
 
+def _is_in_state(db: sqlite3.Connection, entry_id: str, state: EntryState) -> bool:
+    return bool(db.execute("SELECT 1 FROM entries WHERE entry_id = ? AND state = ?", (entry_id, state)).fetchone())
+
+
 def _answering(
     db: sqlite3.Connection, now: float, intent: Intent, ignore: frozenset[str]
 ) -> Known | KeyConflict | None:
@@ -255,8 +274,11 @@ def _exceeded(db: sqlite3.Connection, now: float, intent: Intent, limits: Limits
         frees_in_s = wait_for_room(charges, cap - intent.price_usd, PERIODS[period]) if cap else 0
         if frees_in_s > 0:
             return OverSpent(period, cap, _total(charges), frees_in_s)
-    active = _active(db, now, intent.owner)
-    if limits.active_runs and active + intent.runs > limits.active_runs:
+    if not limits.active_runs:
+        return None
+    counted = _active(db, now, intent.owner)
+    active = sum(counted.values())
+    if active + max(0, intent.runs - counted.get(intent.group_id, 0)) > limits.active_runs:
         return TooManyActive(limits.active_runs, active)
     return None
 
@@ -297,12 +319,14 @@ def _charges(db: sqlite3.Connection, now: float, owner: str, period_s: float) ->
     return [(now - row["since"], row["price_usd"]) for row in rows]
 
 
-def _active(db: sqlite3.Connection, now: float, owner: str) -> int:
-    row = db.execute(
-        f"SELECT coalesce(sum(runs), 0) FROM entries WHERE owner = :owner AND active_until > :now AND {_CHARGED}",
+def _active(db: sqlite3.Connection, now: float, owner: str) -> dict[str, int]:
+    """As how many active runs each thing counts that may be active, whatever was added to it."""
+    rows = db.execute(
+        "SELECT coalesce(nullif(group_id, ''), nullif(handle, ''), entry_id) AS thing, max(runs) AS runs FROM entries "
+        f"WHERE owner = :owner AND active_until > :now AND {_CHARGED} GROUP BY thing",
         {"owner": owner, "now": now},
-    ).fetchone()
-    return int(row[0])
+    )
+    return {row["thing"]: row["runs"] for row in rows}
 
 
 def _total(charges: list[tuple[float, float]]) -> float:

@@ -8,14 +8,12 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import dropwhile
 from typing import Any, Generic, TypeVar, cast
 
-from parallel_mcp.errors import NotFound, OutcomeUnknown, ResearchError, StillChanging, StillCreating, UpstreamError
+from parallel_mcp.errors import NotFound, OutcomeUnknown, StillChanging, StillCreating, UpstreamError
 from parallel_mcp.ledger import Entry, Intent, KeyConflict, Known, New
 from parallel_mcp.tasks.creating import LONGEST_CREATE_S, NOTHING_NEW, SHOWN_WITHIN_S, Creator, Prepare, Send
-
-LONGEST_ADDITION_S = 2 * LONGEST_CREATE_S  # it may have waited for its turn for as long as sending it takes
+from parallel_mcp.tasks.turns import LONGEST_ADDITION_S, check_age, open_in_turn
 
 _Made = TypeVar("_Made")
 
@@ -110,30 +108,13 @@ async def _prepared_in_turn(creator: Creator, purchase: Purchase[_Made], entry_i
     Raises:
         StillChanging: Another process is adding to it, or an answer was lost so lately that it may still change.
     """
-    for entry in await _open_before(creator, purchase.intent, entry_id):
-        if made := creator.on_its_way(entry.entry_id):
-            try:
-                await made()
-            except ResearchError as error:  # its caller is told
-                logger.info("An addition failed: %s", error)
-    if await _open_before(creator, purchase.intent, entry_id):
+    intent = purchase.intent
+    still_open = await open_in_turn(creator, intent.owner, intent.group_id, entry_id)
+    if any(entry.age_s < LONGEST_ADDITION_S for entry in still_open):
         raise StillChanging("Another addition to it was sent just now, and its outcome is not known yet")
     send = await purchase.prepare()
-    own = await creator.ledger.entry(entry_id)
-    if own is None or own.age_s >= LONGEST_CREATE_S:
-        raise StillChanging("Its turn came so late that others may have taken it for lost")
+    await check_age(creator, entry_id)
     return send
-
-
-async def _open_before(creator: Creator, intent: Intent, entry_id: str) -> list[Entry]:
-    """The additions to the same thing that were begun before this one, and may still be carried out."""
-    last_first = await creator.ledger.of_group(intent.owner, intent.group_id)
-    own_first = dropwhile(lambda entry: entry.entry_id != entry_id, last_first)
-    return [
-        entry
-        for entry in own_first
-        if entry.entry_id != entry_id and entry.state != "created" and entry.age_s < LONGEST_ADDITION_S
-    ]
 
 
 async def _found(creator: Creator, purchase: Purchase[_Made], entry: Entry) -> Found[_Made] | None:

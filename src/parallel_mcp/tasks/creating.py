@@ -501,7 +501,7 @@ def _unread(run_id: str, processor: str, status: str = "queued", *, is_active: b
 
 def is_dear(price_usd: float, settings: Settings) -> bool:
     """Whether a create costs more than one call may without the user's approval."""
-    return 0 < settings.max_usd_per_call < price_usd
+    return 0 < settings.max_usd_per_call < price_usd - FREE_USD
 
 
 def never_fits(price_usd: float, settings: Settings) -> str:

@@ -31,10 +31,11 @@ from parallel_mcp.errors import (
     UpstreamUnreadable,
 )
 from parallel_mcp.ledger import FREE_USD, SAME_REQUEST_S, Entry, Intent
-from parallel_mcp.tasks.buying import LONGEST_ADDITION_S, Found, Purchase, fingerprint, is_gone
+from parallel_mcp.tasks.buying import Found, Purchase, fingerprint, is_gone
 from parallel_mcp.tasks.creating import Creator, Outcome, Send
 from parallel_mcp.tasks.generators import GENERATORS, USUAL_S, Generator
 from parallel_mcp.tasks.processors import Processor, processor_named
+from parallel_mcp.tasks.turns import LONGEST_ADDITION_S
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi

@@ -13,16 +13,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import anyio
 
 from parallel_mcp.api.models import SourcePolicy, TaskRunInput, TaskSpec
 from parallel_mcp.errors import (
     LedgerUnavailable,
+    NotFound,
     OutcomeUnknown,
     OverBudget,
     ResearchError,
@@ -31,16 +32,28 @@ from parallel_mcp.errors import (
     UpstreamError,
 )
 from parallel_mcp.ledger import SAME_REQUEST_S, Entry, EntryState, Intent, Known, Limits, New
-from parallel_mcp.tasks.creating import ACTIVE_FACTOR, LONGEST_CREATE_S, NOTHING_NEW, Creator, Outcome, Send, at_once
+from parallel_mcp.tasks.creating import (
+    ACTIVE_FACTOR,
+    LONGEST_CREATE_S,
+    NOTHING_NEW,
+    SHOWN_WITHIN_S,
+    Creator,
+    Outcome,
+    Send,
+    at_once,
+)
 from parallel_mcp.tasks.group_rows import Held, held_by, key_of, numbered
 from parallel_mcp.tasks.processors import Processor, processor_named
 from parallel_mcp.tasks.rows import KEY_LABEL, ROW_LABEL, RowInput, in_words
+from parallel_mcp.tasks.turns import LONGEST_ADDITION_S, check_age, open_in_turn
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
 
 BATCH = 1_000  # the most that the API takes in one request; so at most four are sent at once, and the last one alone
 READ_BACK_TIMEOUT_S = 30.0
+
+_Made = TypeVar("_Made")
 
 logger = logging.getLogger(__name__)
 
@@ -125,15 +138,19 @@ class _Batch:
             self.error = None
 
 
-@dataclass(frozen=True)
+@dataclass
 class GroupCreating:
-    """One call that creates a group, or adds to one."""
+    """One call that creates a group, or adds to one.
+
+    `is_on_its_way` says of a call that was cut off that it had begun the rows, or found them begun by an equal one.
+    """
 
     creator: Creator
     api: ParallelApi
     order: GroupOrder
     group_id: str = ""
     force_new: bool = False
+    is_on_its_way: bool = field(default=False, init=False)
 
     async def price_usd(self) -> float:
         """What `create` would buy now, in dollars: nothing if an earlier call answers it.
@@ -142,22 +159,14 @@ class GroupCreating:
             ResearchError: As `create`.
         """
         if self.group_id:
-            return len(await self._lacking()) * self.order.processor.price_usd
+            rows = {} if await self._equal_addition() else await self._lacking()
+            return len(rows) * self.order.processor.price_usd
         intent = self.order.intent(len(self.order.inputs))
         try:
             await self._begun(intent, NOTHING_NEW)
         except OverBudget:
             return intent.price_usd
         return 0
-
-    async def is_on_its_way(self) -> bool:
-        """Whether an equal create has been begun, by this call or another, and not been answered yet."""
-        intent = self.order.intent(len(self.order.inputs), group_id=self.group_id)
-        match await self.creator.begun(intent, NOTHING_NEW, frozenset()):
-            case Known(entry=entry):
-                return entry.state == "intent" and entry.age_s < LONGEST_CREATE_S
-            case _:
-                return False
 
     async def create(self, *, approved_usd: float = 0) -> FilledGroup:
         """Create the rows, or give the group that an equal call created; with a `group_id`, add what it lacks.
@@ -170,7 +179,7 @@ class GroupCreating:
         Raises:
             OverBudget, IdempotencyConflict, LedgerUnavailable: Before anything is sent.
             StillCreating: An equal call is on its way in another process; nothing was sent.
-            StillChanging: Somebody else is filling the group, or it does not show yet what it was given; nothing
+            StillChanging: Another process is filling the group, or it does not show yet what it was given; nothing
                 was sent.
             OutcomeUnknown: The group lacks rows, and what was sent to it before may still appear; nothing was sent.
             UpstreamError: None of the rows were created, or the group cannot be read.
@@ -182,7 +191,19 @@ class GroupCreating:
         begun = await self._begun(intent, limits)
         if isinstance(begun, FilledGroup):
             return begun
-        return await self.creator.send_once(begun.entry_id, at_once(partial(self._sent_to_new_group, begun.entry_id)))
+        prepare = at_once(partial(self._sent_to_new_group, begun.entry_id))
+        return await self._answered(self.creator.send_once(begun.entry_id, prepare))
+
+    async def _answered(self, create: Awaitable[_Made]) -> _Made:
+        self.is_on_its_way = True
+        made = await create  # whoever is cut off here has begun it, or found it begun
+        self.is_on_its_way = False
+        return made
+
+    async def _found_on_its_way(self, made: Callable[[], Awaitable[object]]) -> FilledGroup:
+        """What an equal create of this process makes."""
+        group = cast("FilledGroup", await self._answered(made()))
+        return replace(group, created=frozenset(), deduplicated=True)
 
     # ---- a new group
 
@@ -208,18 +229,19 @@ class GroupCreating:
     async def _made_by(self, entry: Entry, *, by_key: bool) -> FilledGroup | None:
         """The group of an earlier, equal call; None if it made none, or if that is complete and has ended."""
         if made := self.creator.on_its_way(entry.entry_id):
-            return replace(cast("FilledGroup", await made()), created=frozenset(), deduplicated=True)
-        settled = await self.creator.settled_elsewhere(entry)
+            return await self._found_on_its_way(made)
+        settled = await self._answered(self.creator.settled_elsewhere(entry))
         if settled is None or settled.state == "failed":
             return None
         if settled.state == "intent" and settled.age_s < LONGEST_CREATE_S:
             raise StillCreating("An equal create is on its way in another process; nothing was sent now")
         if not settled.group_id:  # the group is written down before the first row is sent
-            await self.creator.settle(settled.entry_id, "failed")
+            if not await self.creator.ledger.give_up(settled.entry_id):
+                raise StillCreating("An equal create has just gone on in another process; nothing was sent now")
             return None
         found = await self._read_back(settled)
         is_complete = not (found.missing or found.unknown)
-        if is_complete and not by_key and not await self._is_active(found.group_id):
+        if is_complete and not by_key and not await self._is_active(settled):
             return None
         return found
 
@@ -232,65 +254,85 @@ class GroupCreating:
         held = await held_by(self.api, group_id)
         lacking = frozenset(numbered(self.order.inputs, held))
         if not lacking:
-            await self._close(still_open, group_id)
+            await self._close(group_id, len(held))
         unknown = lacking if still_open or not await self._shows_all(group_id, held) else frozenset[int]()
         return FilledGroup(group_id, missing=lacking - unknown, unknown=unknown, deduplicated=True)
 
-    async def _is_active(self, group_id: str) -> bool:
-        """Whether a group that is known to exist is active. One that cannot be read just now counts as active."""
+    async def _is_active(self, entry: Entry) -> bool:
+        """Whether the group of an entry is active. One that cannot be read just now counts as active.
+
+        One that the API does not know, though it had time to, is gone.
+        """
         try:
-            return (await self.api.retrieve_group(group_id)).status.is_active
+            return (await self.api.retrieve_group(entry.group_id)).status.is_active
+        except NotFound:
+            return entry.age_s <= SHOWN_WITHIN_S
         except UpstreamError as error:
             logger.info("A known group could not be read: %s", error)
             return True
 
     async def _sent_to_new_group(self, entry_id: str) -> Outcome[FilledGroup]:
         group = await self.api.create_group({"mcp_op": entry_id})
-        await self.creator.ledger.attach_group(entry_id, group.taskgroup_id)
-        entry = await self.creator.ledger.entry(entry_id)
-        if entry is None or entry.state != "intent":  # this process slept so long that another took it for dead
+        if not await self.creator.ledger.attach_group(entry_id, group.taskgroup_id):
+            # this process slept so long that another took it for dead
             raise StillCreating("Another process has taken this create over; nothing was sent by this one")
         return await self._sent(entry_id, group.taskgroup_id, dict(enumerate(self.order.inputs, 1)))
 
     # ---- a group that is there
 
+    async def _equal_addition(self) -> FilledGroup | None:
+        """What an equal call adds that this process has on its way."""
+        fingerprint = self.order.intent(0, group_id=self.group_id).fingerprint
+        for entry in await self.creator.ledger.of_group(self.order.owner, self.group_id):
+            if entry.fingerprint == fingerprint and (made := self.creator.on_its_way(entry.entry_id)):
+                return await self._found_on_its_way(made)
+        return None
+
     async def _add(self, *, approved_usd: float) -> FilledGroup:
+        if equal := await self._equal_addition():
+            return equal
         passed_over: frozenset[str] = frozenset()
         while True:
             rows = await self._lacking()
             if not rows:
-                await self._close(await self._still_open(self.group_id), self.group_id)
                 return FilledGroup(self.group_id, deduplicated=True)
             intent = self.order.intent(len(rows), group_id=self.group_id)
             limits = self.creator.limits(intent.price_usd, approved_usd=approved_usd)
             match await self.creator.begun(intent, limits, passed_over):
                 case New(entry_id=entry_id):
-                    return await self.creator.send_once(entry_id, partial(self._prepared_for_group, entry_id, rows))
+                    prepare = partial(self._prepared_in_turn, entry_id, len(rows))
+                    return await self._answered(self.creator.send_once(entry_id, prepare))
                 case Known(entry=entry):
                     if made := self.creator.on_its_way(entry.entry_id):
-                        return replace(cast("FilledGroup", await made()), created=frozenset(), deduplicated=True)
+                        return await self._found_on_its_way(made)
                     if entry.state == "intent" and entry.age_s < LONGEST_CREATE_S:
                         raise StillCreating("An equal create is on its way in another process; nothing was sent now")
                     passed_over |= {entry.entry_id}
                 case no:
                     raise self.creator.refusal(no, intent, limits, self._what(len(rows)))
 
-    async def _prepared_for_group(self, entry_id: str, rows: dict[int, RowInput]) -> Send[FilledGroup]:
-        """Look once more, now that others see that something is on its way to the group."""
-        if await self._lacking(but_for=entry_id) != rows:
+    async def _prepared_in_turn(self, entry_id: str, reserved: int) -> Send[FilledGroup]:
+        """Look once more, now that others see that this is on its way: who began before decides what is lacking.
+
+        Of that no more is bought than has been reserved, and approved.
+        """
+        rows = await self._lacking(entry_id)
+        if len(rows) > reserved:
             raise StillChanging("The group has changed meanwhile")
+        await check_age(self.creator, entry_id)
         return partial(self._sent, entry_id, self.group_id, rows)
 
-    async def _lacking(self, *, but_for: str = "") -> dict[int, RowInput]:
-        """The rows that the group lacks, if that can be said for certain; `but_for` is the caller's own intent.
+    async def _lacking(self, entry_id: str = "") -> dict[int, RowInput]:
+        """The rows that the group lacks, if that can be said for certain; `entry_id` is the call's own intent.
 
         What is still open is looked up first: what is settled by then, the list shows.
         """
-        if not but_for:
-            await self._wait_for_others()
-        still_open = [entry for entry in await self._still_open(self.group_id) if entry.entry_id != but_for]
-        rows = numbered(self.order.inputs, await self._held(self.group_id))
-        if rows and any(entry.state == "intent" and entry.age_s < LONGEST_CREATE_S for entry in still_open):
+        still_open = await open_in_turn(self.creator, self.order.owner, self.group_id, entry_id)
+        held = await self._held(self.group_id)
+        rows = numbered(self.order.inputs, held)
+        if not rows:
+            await self._close(self.group_id, len(held))
+        if rows and any(entry.state == "intent" and entry.age_s < LONGEST_ADDITION_S for entry in still_open):
             raise StillChanging("The group is just being added to")
         if rows and still_open and not self.force_new:
             raise OutcomeUnknown(
@@ -299,14 +341,6 @@ class GroupCreating:
                 "same call creates those that have not appeared; before, only with force_new=true"
             )
         return rows
-
-    async def _wait_for_others(self) -> None:
-        for entry in await self._still_open(self.group_id):
-            if made := self.creator.on_its_way(entry.entry_id):
-                try:
-                    await made()
-                except ResearchError as error:  # its caller is told
-                    logger.info("Another create into the group failed: %s", error)
 
     async def _held(self, group_id: str) -> list[Held]:
         """What a group holds.
@@ -323,8 +357,7 @@ class GroupCreating:
         """Whether a list is as long as it must be: to trust one that lags behind would buy rows twice."""
         group = await self.api.retrieve_group(group_id)
         entries = await self.creator.ledger.of_group(self.order.owner, group_id)
-        bought = (_rows_bought(e) for e in entries if e.state == "created" and e.age_s < SAME_REQUEST_S)
-        return len(held) >= max(group.status.num_task_runs, sum(bought))
+        return len(held) >= max(group.status.num_task_runs, _rows_created(entries))
 
     # ---- sending
 
@@ -385,7 +418,7 @@ class GroupCreating:
         """
         price_usd = self.order.processor.price_usd
         if not group.unknown:
-            return "created", len(group.created) * price_usd
+            return "created" if group.created else "failed", len(group.created) * price_usd
         if not group.created:
             return "unknown", len(group.unknown) * price_usd
         intent = self.order.intent(len(group.unknown), group_id=group.group_id)
@@ -393,7 +426,6 @@ class GroupCreating:
         try:
             begun = await ledger.begin(replace(intent, fingerprint=f"{intent.fingerprint} {entry_id}"), Limits())
             assert isinstance(begun, New)  # there are no limits, and nothing else is named after this entry
-            await ledger.attach_group(begun.entry_id, group.group_id)
             await ledger.settle(begun.entry_id, "unknown", group.group_id)
         except LedgerUnavailable:
             return "unknown", None
@@ -404,13 +436,24 @@ class GroupCreating:
     async def _still_open(self, group_id: str) -> list[Entry]:
         """What was sent to a group within ten minutes without a known outcome; after that what it shows is all."""
         entries = await self.creator.ledger.of_group(self.order.owner, group_id)
-        return [entry for entry in entries if entry.state != "created" and entry.age_s < SAME_REQUEST_S]
+        return [entry for entry in entries if entry.state != "created"]
 
-    async def _close(self, entries: Iterable[Entry], group_id: str) -> None:
-        """What was open about these very rows is known now that the group shows them all."""
+    async def _close(self, group_id: str, held: int) -> None:
+        """What was open about these very rows has arrived, now that the group shows them all.
+
+        But no more than the group holds beyond what was surely created: rows that were lost, and then sent once more
+        with `force_new`, are there once, and the first ones stay unknown.
+        """
+        entries = await self.creator.ledger.of_group(self.order.owner, group_id)
+        unexplained = held - _rows_created(entries)
         for entry in entries:
-            if entry.fingerprint.startswith(self.order.fingerprint) and not self.creator.on_its_way(entry.entry_id):
-                await self.creator.settle(entry.entry_id, "created", group_id)
+            if entry.state == "created" or not entry.fingerprint.startswith(self.order.fingerprint):
+                continue
+            arrived = min(_rows_bought(entry), unexplained)
+            if arrived > 0 and not self.creator.on_its_way(entry.entry_id):
+                price_usd = arrived * self.order.processor.price_usd
+                await self.creator.settle(entry.entry_id, "created", group_id, price_usd)
+                unexplained -= arrived
 
     def _what(self, rows: int) -> str:
         return f"{self.order.processor.name} for {rows:,} rows"
@@ -428,7 +471,13 @@ def _filled(group_id: str, batches: Sequence[_Batch]) -> FilledGroup:
     failure = next((batch.error for batch in batches if batch.error), None)
     if failure is not None and not created and not lost:
         raise failure
-    return FilledGroup(group_id, created, missing=rows - created - lost, unknown=lost, failure=failure)
+    missing = rows - created - lost
+    return FilledGroup(group_id, created, missing, lost, failure, deduplicated=not rows)
+
+
+def _rows_created(entries: Iterable[Entry]) -> int:
+    """How many rows were surely created by what the ledger knows of a group."""
+    return sum(_rows_bought(entry) for entry in entries if entry.state == "created")
 
 
 def _rows_bought(entry: Entry) -> int:

@@ -173,7 +173,7 @@ async def _is_cheap_now(creating: GroupCreating, call: Call) -> bool:
     """
     with anyio.move_on_after(asking_s(call)):
         return not is_dear(await creating.price_usd(), call.settings)
-    if await creating.is_on_its_way():
+    if creating.is_on_its_way:
         raise StillCreating("An equal create is on its way, and not answered yet; nothing was sent now")
     return False
 

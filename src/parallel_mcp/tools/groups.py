@@ -76,7 +76,7 @@ async def create_task_group(request: CreateTaskGroupArguments, call: Call) -> Ca
     with anyio.CancelScope(deadline=anyio.current_time() + allowed_wait_s(None, call)):
         group = await asked.creating.create(approved_usd=call.approved_usd)
         return _filled_reply(group, asked)
-    if await asked.creating.is_on_its_way():
+    if asked.creating.is_on_its_way:
         raise StillCreating("The rows are on their way, and the API has not answered yet")
     raise UpstreamUnavailable("What the group holds already could not be read in time. Nothing was sent")
 
