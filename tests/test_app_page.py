@@ -164,7 +164,7 @@ async def test_run_is_followed_to_its_cited_report(
 
         meter = host.view.get_by_role("progressbar")
         assert await host.view.get_by_role("heading", level=1).inner_text() == QUESTION
-        assert 0 <= float(await meter.get_attribute("aria-valuenow") or -1) <= 100
+        assert 0 <= float(await meter.get_attribute("value") or -1) <= 100
         assert "percent" in (await meter.get_attribute("aria-valuetext") or "")
         progress = await host.text()
         assert "sources read of" in progress
@@ -539,7 +539,7 @@ async def test_hostile_progress_and_errors_are_shown_as_text(
 async def test_failed_run_says_why(browser: Browser, client: Client, artifacts: Path) -> None:
     """And the model hears that it has ended."""
     async with hosting(browser, client) as host:
-        await host.called("create_task", input=QUESTION, metadata={"sim": "latency=30 fails"})
+        await host.called("create_task", input=QUESTION, metadata={"sim": "latency=240 fails"})
         await notice_with(host, "Failed: there is no result.").wait_for(timeout=20_000)
         await host.picture("failed", artifacts)
         await no_barrier(host)
