@@ -17,7 +17,7 @@ from mcp import Client
 from playwright.async_api import Browser, Locator, Page
 
 from parallel_mcp.simulator import Fault
-from tests.app_host import CAPABILITIES, Host, Message, chromium, hosting, launched
+from tests.app_host import CAPABILITIES, Host, Message, as_sent, chromium, hosting, launched
 from tests.conftest import Upstream
 from tests.connecting import connected, create, structured, text_of
 from tests.node_programs import NODE_MODULES, needs_node
@@ -117,6 +117,17 @@ async def shown_result(host: Host, untrusted: Message, **others: Any) -> None:
     content = {"id": RUN_ID, "status": "completed", "is_final": True, "untrusted": untrusted, **others}
     await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": content})
     await host.view.locator("#result").wait_for()
+
+
+def asks_for(message: Message, tool: str) -> bool:
+    """Whether the page calls this tool."""
+    return message["method"] == "tools/call" and message["params"]["name"] == tool
+
+
+def page_answer(content: str, **others: Any) -> Message:
+    """An answer of `get_result`."""
+    found = {"id": RUN_ID, "status": "completed", "is_final": True, "untrusted": {"content": content}, **others}
+    return {"content": [], "structuredContent": found}
 
 
 def notice_with(host: Host, text: str) -> Locator:
@@ -239,10 +250,15 @@ async def test_watch_is_shown_while_it_lasts(browser: Browser, client: Client) -
         await host.tell("ui/notifications/tool-input", {"arguments": {"id": run_id}})
         await host.page.clock.run_for(3_000)
         await host.view.get_by_role("progressbar").wait_for()
+        before = await host.view.locator("#messages li").all_inner_texts()
+        await host.called("watch_progress", id=run_id, timeout_s=0.5)
+        await host.until(lambda: host.calls("view_run")[-1]["cursor"] != "")
+        after = await host.view.locator("#messages li").all_inner_texts()
         await host.tear_down()
 
     assert host.calls("view_run")[0]["id"] == run_id
     assert host.named("ui/update-model-context") == []
+    assert 0 < len(before) <= len(set(after)) == len(after), "no step is told twice"
 
 
 async def test_end_that_the_model_has_seen_is_not_told_again(browser: Browser, client: Client) -> None:
@@ -255,6 +271,63 @@ async def test_end_that_the_model_has_seen_is_not_told_again(browser: Browser, c
 
     assert host.calls("get_result") == [{"id": run_id}]
     assert host.named("ui/update-model-context") == []
+
+
+async def test_early_look_gives_way_to_the_answer_of_the_tool(browser: Browser, client: Client) -> None:
+    """The page may be loading the result itself by then, with other arguments than those of the model."""
+    run_id = await create(client, "latency=1 size=12000", processor="lite")
+    given = {"id": run_id, "wait_s": 40, "format": "json", "max_chars": 4_000}
+    answered = await client.call_tool("get_result", given)
+    is_answered = anyio.Event()
+
+    async def instead(message: Message) -> None:
+        if asks_for(message, "get_result"):
+            await is_answered.wait()
+
+    async with hosting(browser, client, instead=instead, prepare=with_clock) as host:
+        await host.tell("ui/notifications/tool-input", {"arguments": given})
+        await host.page.clock.run_for(3_000)
+        await host.until(lambda: bool(host.calls("get_result")))
+        await host.tell("ui/notifications/tool-result", as_sent(answered))
+        shown = host.view.locator("#content > pre")
+        await shown.wait_for()
+        first = await shown.inner_text()
+        is_answered.set()
+        await host.view.get_by_role("button", name="Load more").click()
+        await host.until(lambda: len(host.calls("get_result")) == 2)
+        await host.view.locator("#more:not([disabled])").wait_for(state="attached")
+        both = await shown.inner_text()
+        assert not await host.view.locator("#notice").is_visible()
+        assert not await host.view.locator("#progress").is_visible()
+
+    assert len(both) > len(first)
+    assert both.startswith(first)
+    assert host.calls("get_result")[1]["format"] == "json"
+
+
+async def test_page_that_comes_too_late_belongs_to_no_other_result(browser: Browser, client: Client) -> None:
+    """Load more of one result must not end up in the next."""
+    is_next = anyio.Event()
+
+    async def instead(message: Message) -> Message | None:
+        if not asks_for(message, "get_result"):
+            return None
+        if message["params"]["arguments"]["cursor"] == "of-the-first":
+            await is_next.wait()
+            return page_answer("late")
+        return page_answer("its end")
+
+    async with hosting(browser, client, instead=instead) as host:
+        await host.tell("ui/notifications/tool-result", page_answer("first\n\n", cursor="of-the-first"))
+        more = host.view.get_by_role("button", name="Load more")
+        await more.click()
+        await host.until(lambda: bool(host.calls("get_result")))
+        await host.tell("ui/notifications/tool-result", page_answer("second\n\n", cursor="of-the-second"))
+        await host.view.get_by_text("second").wait_for()
+        is_next.set()
+        await more.click()
+        await host.view.get_by_text("its end").wait_for()
+        assert await host.view.locator("#content").inner_html() == "<p>second</p><p>its end</p>"
 
 
 # ---- results
