@@ -698,6 +698,23 @@ async def test_host_that_forbids_calls_gets_the_text(browser: Browser, client: C
     assert len(host.named("tools/call")) == (1 if way == "refused" else 0)
 
 
+@pytest.mark.parametrize("way", ["undeclared", "refused"])
+async def test_end_is_told_as_text_where_the_host_forbids_calls(browser: Browser, client: Client, way: str) -> None:
+    """The result cannot be loaded, so the words that the model got are all there is to show."""
+    capabilities = {name: value for name, value in CAPABILITIES.items() if name != "serverTools" or way == "refused"}
+    run_id = await create(client, "latency=1", processor="lite")
+
+    def refuse(message: Message) -> str:
+        return "not allowed" if message["method"] == "tools/call" else ""
+
+    async with hosting(browser, client, capabilities=capabilities, refuse=refuse) as host:
+        await host.called("watch_progress", id=run_id)
+        await host.view.locator("#content").get_by_text(f"{run_id}: completed").wait_for()
+        assert "tools" in await host.view.locator("#notice").inner_text()
+
+    assert len(host.named("tools/call")) == (1 if way == "refused" else 0)
+
+
 async def test_failed_look_is_repeated(browser: Browser, client: Client) -> None:
     """One lost answer must not end the view of a run that goes on."""
     refused: list[Message] = []
