@@ -715,6 +715,45 @@ async def test_end_is_told_as_text_where_the_host_forbids_calls(browser: Browser
     assert len(host.named("tools/call")) == (1 if way == "refused" else 0)
 
 
+async def test_cancelled_call_leaves_no_progress_that_stands_still(
+    browser: Browser, client: Client, artifacts: Path
+) -> None:
+    """The page looks no more, and the run goes on: one can look again."""
+    run_id = await create(client, "never")
+
+    async with hosting(browser, client, prepare=with_clock) as host:
+        await host.tell("ui/notifications/tool-input", {"arguments": {"id": run_id}})
+        await host.page.clock.run_for(3_000)
+        await host.view.get_by_role("progressbar").wait_for()
+        await host.tell("ui/notifications/tool-cancelled", {"reason": "user"})
+        again = host.view.get_by_role("button", name="Look again")
+        await again.wait_for()
+        assert not await host.view.locator("#progress").is_visible()
+        await host.picture("cancelled", artifacts)
+
+        looks = len(host.calls("view_run"))
+        await again.click()
+        await host.view.get_by_role("progressbar").wait_for()
+        assert len(host.calls("view_run")) > looks
+        assert not await host.view.locator("#notice").is_visible()
+        await host.tear_down()
+
+
+async def test_run_that_is_gone_is_asked_for_once(browser: Browser, client: Client, artifacts: Path) -> None:
+    """The tool says that retrying will not help; until then the page believed that it waits in the queue."""
+    created = {"run_id": "trun_gone", "status": "queued", "processor": "core", "usual_duration": "60 s to 5 min"}
+
+    async with hosting(browser, client, prepare=with_clock) as host:
+        await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": created})
+        await notice_with(host, "Code: not_found").wait_for()
+        await host.page.clock.run_for(60_000)
+        assert not await host.view.locator("#progress").is_visible()
+        assert await host.view.get_by_role("button").count() == 0
+        await host.picture("gone", artifacts)
+
+    assert len(host.calls("view_run")) == 1
+
+
 async def test_failed_look_is_repeated(browser: Browser, client: Client) -> None:
     """One lost answer must not end the view of a run that goes on."""
     refused: list[Message] = []
