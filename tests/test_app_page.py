@@ -754,6 +754,25 @@ async def test_run_that_is_gone_is_asked_for_once(browser: Browser, client: Clie
     assert len(host.calls("view_run")) == 1
 
 
+async def test_failure_to_load_more_is_over_once_more_is_there(browser: Browser, client: Client) -> None:
+    """An old error above a whole result would make it doubtful."""
+
+    async def instead(message: Message) -> Message | None:
+        return page_answer("the end") if asks_for(message, "get_result") else None
+
+    def refuse(message: Message) -> str:
+        return "lost" if asks_for(message, "get_result") and len(host.calls("get_result")) == 1 else ""
+
+    async with hosting(browser, client, instead=instead, refuse=refuse) as host:
+        await host.tell("ui/notifications/tool-result", page_answer("first\n\n", cursor="next"))
+        more = host.view.get_by_role("button", name="Load more")
+        await more.click()
+        await notice_with(host, "lost").wait_for()
+        await more.click()
+        await host.view.get_by_text("the end").wait_for()
+        assert not await host.view.locator("#notice").is_visible()
+
+
 async def test_failed_look_is_repeated(browser: Browser, client: Client) -> None:
     """One lost answer must not end the view of a run that goes on."""
     refused: list[Message] = []
