@@ -273,6 +273,19 @@ async def test_end_that_the_model_has_seen_is_not_told_again(browser: Browser, c
     assert host.named("ui/update-model-context") == []
 
 
+async def test_end_before_the_first_look_is_not_told(browser: Browser, client: Client) -> None:
+    """A conversation that is opened again shows its pages anew, and each would tell of the end of long ago."""
+    created = await client.call_tool("create_task", {"input": QUESTION, "processor": "lite"})
+    await client.call_tool("watch_progress", {"id": structured(created)["run_id"]})
+
+    async with hosting(browser, client) as host:
+        await host.tell("ui/notifications/tool-result", as_sent(created))
+        await host.view.locator("#content h3").first.wait_for()
+
+    assert len(host.calls("view_run")) == 1
+    assert host.named("ui/update-model-context") == []
+
+
 async def test_early_look_gives_way_to_the_answer_of_the_tool(browser: Browser, client: Client) -> None:
     """The page may be loading the result itself by then, with other arguments than those of the model."""
     run_id = await create(client, "latency=1 size=12000", processor="lite")
