@@ -440,6 +440,66 @@ async def test_pages_of_a_report_are_the_report(browser: Browser, client: Client
     assert text.count("165 dollars") == whole.count("165 dollars")
 
 
+def give_many_sources(upstream: Upstream, kind: str, content: object) -> None:
+    """Let the API have a result that rests on 120 sources, the first half of them under `first`."""
+    cited = [{"url": f"https://{number}.example/", "title": f"Title {number}"} for number in range(1, 121)]
+    halves = {"first": cited[:60], "second": cited[60:]} if kind == "json" else {"output": cited}
+    basis = [{"field": name, "confidence": "high", "reasoning": "", "citations": half} for name, half in halves.items()]
+    output = {"type": kind, "content": content, "basis": basis}
+    answer(upstream, "/v1/tasks/runs/[^/]+/result", {"run": RUN, "output": output})
+
+
+@pytest.mark.parametrize("max_chars", [40_000, 2_000])
+async def test_every_source_of_a_report_is_listed(
+    browser: Browser, client: Client, upstream: Upstream, max_chars: int
+) -> None:
+    """The structured half names fifty at most, the document all of them; until it is read to its end, how many."""
+    give_many_sources(upstream, "text", "# Report\n\nOf [the last](https://120.example/)." + "\n\nMore." * 300)
+
+    async with hosting(browser, client) as host:
+        await host.called("get_result", id=RUN_ID, max_chars=max_chars)
+        heading = host.view.locator("#sources-title")
+        entries = host.view.locator("#source-list li")
+        more = host.view.get_by_role("button", name="Load more")
+        while await more.is_visible():
+            assert await heading.inner_text() == "Sources (50 of 120)"
+            assert await entries.count() == 50
+            await more.click()
+            await host.view.locator("#more:not([disabled])").wait_for(state="attached")
+        assert await heading.inner_text() == "Sources"
+        assert await entries.count() == 120
+        assert (await entries.last.inner_text()).startswith("Title 120 ")
+        assert await host.view.locator("#content").get_by_text("Title").count() == 0
+        await host.view.locator("#content").get_by_role("link", name="Source 120").click()
+        assert await host.view.evaluate("document.activeElement.id") == "source-120"
+
+        await host.view.evaluate("document.addEventListener('copy', () => { window.copied = String(getSelection()); })")
+        await host.view.get_by_role("button", name="Copy").click()
+        await host.view.get_by_role("button", name="Copied").wait_for()
+        copied = await host.view.evaluate("window.copied")
+        assert copied.count("## Sources\n1. ") == 1
+        assert copied.endswith("\n120. Title 120 - https://120.example/")
+
+
+@pytest.mark.parametrize(("fmt", "listed"), [("markdown", 120), ("json", 50)])
+async def test_every_source_of_a_field_is_named(
+    browser: Browser, client: Client, upstream: Upstream, fmt: str, listed: int, artifacts: Path
+) -> None:
+    """A value that looks certain and rests on nothing would be taken for an error of the research."""
+    give_many_sources(upstream, "json", {"first": "a", "second": "b"})
+
+    async with hosting(browser, client) as host:
+        await host.called("get_result", id=RUN_ID, format=fmt)
+        row = host.view.get_by_role("rowheader", name="second").locator("..")
+        await host.picture(f"many-sources-{fmt}", artifacts)
+        assert (await row.inner_text()).rstrip().endswith(" ".join(f"[{number}]" for number in range(61, 121)))
+        assert await row.get_by_role("link").count() == max(0, listed - 60)
+        assert await host.view.locator("#source-list li").count() == listed
+        heading = await host.view.locator("#sources-title").inner_text()
+
+    assert heading == ("Sources" if listed == 120 else "Sources (50 of 120)")
+
+
 async def test_copy_gives_the_result_with_its_sources(browser: Browser, client: Client) -> None:
     """Hosts that grant no clipboard leave a selection, which is enough."""
     async with hosting(browser, client) as host:
