@@ -17,6 +17,7 @@ from mcp import Client
 from playwright.async_api import Browser, Locator, Page
 
 from parallel_mcp.simulator import Fault
+from parallel_mcp.tools.view_run import ViewRunOutput
 from tests.app_host import CAPABILITIES, Host, Message, as_sent, chromium, hosting, launched
 from tests.conftest import Upstream
 from tests.connecting import connected, create, structured, text_of
@@ -271,6 +272,77 @@ async def test_end_that_the_model_has_seen_is_not_told_again(browser: Browser, c
 
     assert host.calls("get_result") == [{"id": run_id}]
     assert host.named("ui/update-model-context") == []
+
+
+async def test_page_uses_every_field_that_it_is_given(browser: Browser, client: Client) -> None:
+    """A field that is renamed in the server must not leave the page blank."""
+    first = ViewRunOutput(
+        id=RUN_ID,
+        status="running",
+        is_active=True,
+        result_ready=False,
+        percent=41.4,
+        elapsed_s=3_725,
+        usual_duration="3 to 9 min",
+        sources_read=12,
+        sources_considered=34,
+        rows=56,
+        counts={"queued": 78},
+        cursor="where-it-was",
+        remark="A remark.",
+        next="",
+        untrusted_messages=["A step."],
+        link="https://platform.example/run",
+        poll_after_s=7,
+    )
+    end = {"status": "failed", "is_active": False, "next": "what_to_do()", "untrusted_error": "Too bad."}
+    views = [first, first.model_copy(update=end), first.model_copy(update={"is_active": False, "result_ready": True})]
+
+    async def instead(message: Message) -> Message | None:
+        if asks_for(message, "get_result"):
+            return page_answer("the report")
+        if not asks_for(message, "view_run"):
+            return None
+        view = views[len(host.calls("view_run")) - 1]
+        return {"content": [], "structuredContent": view.model_dump(mode="json", exclude_none=True)}
+
+    async with hosting(browser, client, instead=instead, prepare=with_clock) as host:
+        await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": {"run_id": RUN_ID}})
+        await host.view.get_by_text("Researching").wait_for()
+        progress = await host.text()
+        meter = await host.view.get_by_role("progressbar").get_attribute("value")
+        platform = await host.view.get_by_role("link", name="Open on platform").get_attribute("href")
+        await host.page.clock.run_for(6_500)
+        looks = len(host.calls("view_run"))
+        await host.page.clock.run_for(1_000)
+        await notice_with(host, "Failed: there is no result.").wait_for()
+        failure = await host.view.locator("#notice").inner_text()
+        (update,) = host.named("ui/update-model-context")
+        told = update["params"]["content"][0]["text"]
+        await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": {"run_id": RUN_ID}})
+        await host.view.get_by_text("the report").wait_for()
+
+    used = {
+        "id": told.startswith(RUN_ID),
+        "status": "Researching" in progress,
+        "is_active": len(host.calls("view_run")) == 3,
+        "result_ready": host.calls("get_result") == [{"id": RUN_ID}],
+        "percent": "41 %" in progress and meter == "41.4",
+        "elapsed_s": "1:02:05" in progress,
+        "usual_duration": "usually 3 to 9 min" in progress,
+        "sources_read": "12 sources read" in progress,
+        "sources_considered": "of 34 considered" in progress,
+        "rows": "56 rows" in progress,
+        "counts": "78 queued" in progress,
+        "cursor": [call["cursor"] for call in host.calls("view_run")] == ["", "where-it-was", ""],
+        "remark": "A remark." in progress,
+        "next": told.endswith("Next: what_to_do()"),
+        "untrusted_messages": "A step." in progress,
+        "untrusted_error": "Too bad." in failure,
+        "link": platform == "https://platform.example/run",
+        "poll_after_s": looks == 1,
+    }
+    assert used == dict.fromkeys(ViewRunOutput.model_fields, True)
 
 
 async def test_end_before_the_first_look_is_not_told(browser: Browser, client: Client) -> None:
@@ -912,6 +984,17 @@ async def test_torn_down_or_hidden_page_asks_nothing(browser: Browser, client: C
 
 
 # ---- how it looks and is used
+
+
+@needs_node
+async def test_barrier_would_be_found(browser: Browser, client: Client) -> None:
+    """All tests look for barriers if they have axe; this one insists on it, and that it sees the page."""
+    async with hosting(browser, client) as host:
+        await no_barrier(host)
+        await host.view.evaluate("document.querySelector('#copy').hidden = false")
+        await host.view.evaluate("document.querySelector('#copy').textContent = ''")
+        with pytest.raises(AssertionError, match="button-name"):
+            await no_barrier(host)
 
 
 async def test_every_control_is_reached_by_keyboard(browser: Browser, client: Client) -> None:
