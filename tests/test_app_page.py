@@ -572,6 +572,21 @@ async def test_every_source_of_a_field_is_named(
     assert heading == ("Sources" if listed == 120 else "Sources (50 of 120)")
 
 
+async def test_sources_that_a_table_quotes_are_not_taken_for_its_own(
+    browser: Browser, client: Client, upstream: Upstream
+) -> None:
+    """Any text of the web may end like a document of this server; only such a document lists what it rests on."""
+    quoted = "A report.\n\n## Sources\n1. Its own - https://its.example/\n3. Another - https://another.example/"
+    give_result(upstream, "json", [{"report": quoted}], ["0"])
+
+    async with hosting(browser, client) as host:
+        await host.called("get_result", id=RUN_ID, format="csv")
+        text = await host.view.locator("#content > pre").inner_text()
+        assert await host.view.locator("#source-list li").count() == len(SOURCES)
+
+    assert "3. Another" in text
+
+
 async def test_copy_gives_the_result_with_its_sources(browser: Browser, client: Client) -> None:
     """Hosts that grant no clipboard leave a selection, which is enough."""
     async with hosting(browser, client) as host:
@@ -913,7 +928,7 @@ async def test_failure_to_load_more_is_over_once_more_is_there(browser: Browser,
         more = host.view.get_by_role("button", name="Load more")
         await more.click()
         await notice_with(host, "lost").wait_for()
-        await more.click()
+        await more.press("Enter")
         await host.view.get_by_text("the end").wait_for()
         assert not await host.view.locator("#notice").is_visible()
 
