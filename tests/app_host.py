@@ -15,7 +15,7 @@ from typing import Any, cast
 import anyio
 import jsonschema
 from mcp import Client
-from mcp.types import TextResourceContents
+from mcp.types import CallToolResult, TextResourceContents
 from playwright.async_api import Browser, ConsoleMessage, Frame, Page, Route, async_playwright
 
 from tests.node_programs import NODE_MODULES
@@ -89,6 +89,15 @@ def chromium() -> str:
     return os.environ.get("CHROMIUM") or shutil.which("chromium") or ""
 
 
+def as_sent(result: CallToolResult) -> Message:
+    """A result of a tool as a host passes it on."""
+    return result.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+async def served(_message: Message) -> None:
+    """Let the server answer at once."""
+
+
 @asynccontextmanager
 async def launched() -> AsyncGenerator[Browser]:
     """A browser without windows, closed with the block."""
@@ -110,6 +119,8 @@ class Host:
     context: Mapping[str, Any] = field(default_factory=dict[str, Any])
     refuse: Callable[[Message], str] = lambda message: ""
     """Why the host answers a question with an error; empty if it does not."""
+    instead: Callable[[Message], Awaitable[Message | None]] = served
+    """What answers a question in place of the server, and when; nothing if the server does."""
     asked: list[Message] = field(default_factory=list[Message])
     answers: list[Message] = field(default_factory=list[Message])
     """What the page answered."""
@@ -144,7 +155,7 @@ class Host:
         """Let the model call a tool: the page gets its input and its result, as it was given to the model."""
         await self.tell("ui/notifications/tool-input", {"arguments": arguments})
         result = await self.client.call_tool(tool, arguments)
-        shown = result.model_dump(mode="json", by_alias=True, exclude_none=True)
+        shown = as_sent(result)
         await self.tell("ui/notifications/tool-result", shown)
         return shown
 
@@ -174,6 +185,7 @@ class Host:
     async def hear(self, message: Message) -> None:
         """Take a message of the page, and answer it if it is a question."""
         (self.asked if "method" in message else self.answers).append(message)
+        self._heard.set()
         try:
             assert message["jsonrpc"] == "2.0"
             if "method" in message:
@@ -194,7 +206,7 @@ class Host:
         if reason := self.refuse(message):
             await self._deliver({"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32000, "message": reason}})
             return
-        result = await self._result(method, params)
+        result = await self.instead(message) or await self._result(method, params)
         if method in ANSWERED_BY_HOST:
             check(ANSWERED_BY_HOST[method], result)
         await self._deliver({"jsonrpc": "2.0", "id": message["id"], "result": result})
@@ -210,7 +222,7 @@ class Host:
                 }
             case "tools/call":
                 result = await self.client.call_tool(params["name"], params["arguments"])
-                return result.model_dump(mode="json", by_alias=True, exclude_none=True)
+                return as_sent(result)
             case "ui/request-display-mode":
                 return {"mode": params["mode"]}
             case _:

@@ -17,7 +17,8 @@ from mcp import Client
 from playwright.async_api import Browser, Locator, Page
 
 from parallel_mcp.simulator import Fault
-from tests.app_host import CAPABILITIES, Host, Message, chromium, hosting, launched
+from parallel_mcp.tools.view_run import ViewRunOutput
+from tests.app_host import CAPABILITIES, Host, Message, as_sent, chromium, hosting, launched
 from tests.conftest import Upstream
 from tests.connecting import connected, create, structured, text_of
 from tests.node_programs import NODE_MODULES, needs_node
@@ -119,6 +120,17 @@ async def shown_result(host: Host, untrusted: Message, **others: Any) -> None:
     await host.view.locator("#result").wait_for()
 
 
+def asks_for(message: Message, tool: str) -> bool:
+    """Whether the page calls this tool."""
+    return message["method"] == "tools/call" and message["params"]["name"] == tool
+
+
+def page_answer(content: str, **others: Any) -> Message:
+    """An answer of `get_result`."""
+    found = {"id": RUN_ID, "status": "completed", "is_final": True, "untrusted": {"content": content}, **others}
+    return {"content": [], "structuredContent": found}
+
+
 def notice_with(host: Host, text: str) -> Locator:
     """The notice, once it says this."""
     return host.view.locator("#notice").filter(has_text=text)
@@ -164,7 +176,7 @@ async def test_run_is_followed_to_its_cited_report(
 
         meter = host.view.get_by_role("progressbar")
         assert await host.view.get_by_role("heading", level=1).inner_text() == QUESTION
-        assert 0 <= float(await meter.get_attribute("aria-valuenow") or -1) <= 100
+        assert 0 <= float(await meter.get_attribute("value") or -1) <= 100
         assert "percent" in (await meter.get_attribute("aria-valuetext") or "")
         progress = await host.text()
         assert "sources read of" in progress
@@ -239,10 +251,15 @@ async def test_watch_is_shown_while_it_lasts(browser: Browser, client: Client) -
         await host.tell("ui/notifications/tool-input", {"arguments": {"id": run_id}})
         await host.page.clock.run_for(3_000)
         await host.view.get_by_role("progressbar").wait_for()
+        before = await host.view.locator("#messages li").all_inner_texts()
+        await host.called("watch_progress", id=run_id, timeout_s=0.5)
+        await host.until(lambda: host.calls("view_run")[-1]["cursor"] != "")
+        after = await host.view.locator("#messages li").all_inner_texts()
         await host.tear_down()
 
     assert host.calls("view_run")[0]["id"] == run_id
     assert host.named("ui/update-model-context") == []
+    assert 0 < len(before) <= len(set(after)) == len(after), "no step is told twice"
 
 
 async def test_end_that_the_model_has_seen_is_not_told_again(browser: Browser, client: Client) -> None:
@@ -255,6 +272,147 @@ async def test_end_that_the_model_has_seen_is_not_told_again(browser: Browser, c
 
     assert host.calls("get_result") == [{"id": run_id}]
     assert host.named("ui/update-model-context") == []
+
+
+async def test_page_uses_every_field_that_it_is_given(browser: Browser, client: Client) -> None:
+    """A field that is renamed in the server must not leave the page blank."""
+    first = ViewRunOutput(
+        id=RUN_ID,
+        status="running",
+        is_active=True,
+        result_ready=False,
+        percent=41.4,
+        elapsed_s=3_725,
+        usual_duration="3 to 9 min",
+        sources_read=12,
+        sources_considered=34,
+        rows=56,
+        counts={"queued": 78},
+        cursor="where-it-was",
+        remark="A remark.",
+        next="",
+        untrusted_messages=["A step."],
+        link="https://platform.example/run",
+        poll_after_s=7,
+    )
+    end = {"status": "failed", "is_active": False, "next": "what_to_do()", "untrusted_error": "Too bad."}
+    views = [first, first.model_copy(update=end), first.model_copy(update={"is_active": False, "result_ready": True})]
+
+    async def instead(message: Message) -> Message | None:
+        if asks_for(message, "get_result"):
+            return page_answer("the report")
+        if not asks_for(message, "view_run"):
+            return None
+        view = views[len(host.calls("view_run")) - 1]
+        return {"content": [], "structuredContent": view.model_dump(mode="json", exclude_none=True)}
+
+    async with hosting(browser, client, instead=instead, prepare=with_clock) as host:
+        await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": {"run_id": RUN_ID}})
+        await host.view.get_by_text("Researching").wait_for()
+        progress = await host.text()
+        meter = await host.view.get_by_role("progressbar").get_attribute("value")
+        platform = await host.view.get_by_role("link", name="Open on platform").get_attribute("href")
+        await host.page.clock.run_for(6_500)
+        looks = len(host.calls("view_run"))
+        await host.page.clock.run_for(1_000)
+        await notice_with(host, "Failed: there is no result.").wait_for()
+        failure = await host.view.locator("#notice").inner_text()
+        (update,) = host.named("ui/update-model-context")
+        told = update["params"]["content"][0]["text"]
+        await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": {"run_id": RUN_ID}})
+        await host.view.get_by_text("the report").wait_for()
+
+    used = {
+        "id": told.startswith(RUN_ID),
+        "status": "Researching" in progress,
+        "is_active": len(host.calls("view_run")) == 3,
+        "result_ready": host.calls("get_result") == [{"id": RUN_ID}],
+        "percent": "41 %" in progress and meter == "41.4",
+        "elapsed_s": "1:02:05" in progress,
+        "usual_duration": "usually 3 to 9 min" in progress,
+        "sources_read": "12 sources read" in progress,
+        "sources_considered": "of 34 considered" in progress,
+        "rows": "56 rows" in progress,
+        "counts": "78 queued" in progress,
+        "cursor": [call["cursor"] for call in host.calls("view_run")] == ["", "where-it-was", ""],
+        "remark": "A remark." in progress,
+        "next": told.endswith("Next: what_to_do()"),
+        "untrusted_messages": "A step." in progress,
+        "untrusted_error": "Too bad." in failure,
+        "link": platform == "https://platform.example/run",
+        "poll_after_s": looks == 1,
+    }
+    assert used == dict.fromkeys(ViewRunOutput.model_fields, True)
+
+
+async def test_end_before_the_first_look_is_not_told(browser: Browser, client: Client) -> None:
+    """A conversation that is opened again shows its pages anew, and each would tell of the end of long ago."""
+    created = await client.call_tool("create_task", {"input": QUESTION, "processor": "lite"})
+    await client.call_tool("watch_progress", {"id": structured(created)["run_id"]})
+
+    async with hosting(browser, client) as host:
+        await host.tell("ui/notifications/tool-result", as_sent(created))
+        await host.view.locator("#content h3").first.wait_for()
+
+    assert len(host.calls("view_run")) == 1
+    assert host.named("ui/update-model-context") == []
+
+
+async def test_early_look_gives_way_to_the_answer_of_the_tool(browser: Browser, client: Client) -> None:
+    """The page may be loading the result itself by then, with other arguments than those of the model."""
+    run_id = await create(client, "latency=1 size=12000", processor="lite")
+    given = {"id": run_id, "wait_s": 40, "format": "json", "max_chars": 4_000}
+    answered = await client.call_tool("get_result", given)
+    is_answered = anyio.Event()
+
+    async def instead(message: Message) -> None:
+        if asks_for(message, "get_result"):
+            await is_answered.wait()
+
+    async with hosting(browser, client, instead=instead, prepare=with_clock) as host:
+        await host.tell("ui/notifications/tool-input", {"arguments": given})
+        await host.page.clock.run_for(3_000)
+        await host.until(lambda: bool(host.calls("get_result")))
+        await host.tell("ui/notifications/tool-result", as_sent(answered))
+        shown = host.view.locator("#content > pre")
+        await shown.wait_for()
+        first = await shown.inner_text()
+        is_answered.set()
+        await host.view.get_by_role("button", name="Load more").click()
+        await host.until(lambda: len(host.calls("get_result")) == 2)
+        await host.view.locator("#more:not([disabled])").wait_for(state="attached")
+        both = await shown.inner_text()
+        assert not await host.view.locator("#notice").is_visible()
+        assert not await host.view.locator("#progress").is_visible()
+
+    assert len(both) > len(first)
+    assert both.startswith(first)
+    assert host.calls("get_result")[1]["format"] == "json"
+
+
+async def test_page_that_comes_too_late_belongs_to_no_other_result(browser: Browser, client: Client) -> None:
+    """Load more of one result must not end up in the next."""
+    is_next = anyio.Event()
+
+    async def instead(message: Message) -> Message | None:
+        if not asks_for(message, "get_result"):
+            return None
+        if message["params"]["arguments"]["cursor"] == "of-the-first":
+            await is_next.wait()
+            return page_answer("late")
+        return page_answer("its end")
+
+    async with hosting(browser, client, instead=instead) as host:
+        await host.tell("ui/notifications/tool-result", page_answer("first\n\n", cursor="of-the-first"))
+        more = host.view.get_by_role("button", name="Load more")
+        await more.click()
+        await host.until(lambda: bool(host.calls("get_result")))
+        await host.tell("ui/notifications/tool-result", page_answer("second\n\n", cursor="of-the-second"))
+        await host.view.get_by_text("second").wait_for()
+        is_next.set()
+        await more.click()
+        await host.view.get_by_text("its end").wait_for()
+        assert await host.view.locator("#content").inner_html() == "<p>second</p><p>its end</p>"
 
 
 # ---- results
@@ -352,6 +510,81 @@ async def test_pages_of_a_report_are_the_report(browser: Browser, client: Client
         line.lstrip("# ") for line in whole.partition("\n## Sources\n1. ")[0].splitlines() if line[:1] == "#"
     ]
     assert text.count("165 dollars") == whole.count("165 dollars")
+
+
+def give_many_sources(upstream: Upstream, kind: str, content: object) -> None:
+    """Let the API have a result that rests on 120 sources, the first half of them under `first`."""
+    cited = [{"url": f"https://{number}.example/", "title": f"Title {number}"} for number in range(1, 121)]
+    halves = {"first": cited[:60], "second": cited[60:]} if kind == "json" else {"output": cited}
+    basis = [{"field": name, "confidence": "high", "reasoning": "", "citations": half} for name, half in halves.items()]
+    output = {"type": kind, "content": content, "basis": basis}
+    answer(upstream, "/v1/tasks/runs/[^/]+/result", {"run": RUN, "output": output})
+
+
+@pytest.mark.parametrize("max_chars", [40_000, 2_000])
+async def test_every_source_of_a_report_is_listed(
+    browser: Browser, client: Client, upstream: Upstream, max_chars: int
+) -> None:
+    """The structured half names fifty at most, the document all of them; until it is read to its end, how many."""
+    give_many_sources(upstream, "text", "# Report\n\nOf [the last](https://120.example/)." + "\n\nMore." * 300)
+
+    async with hosting(browser, client) as host:
+        await host.called("get_result", id=RUN_ID, max_chars=max_chars)
+        heading = host.view.locator("#sources-title")
+        entries = host.view.locator("#source-list li")
+        more = host.view.get_by_role("button", name="Load more")
+        while await more.is_visible():
+            assert await heading.inner_text() == "Sources (50 of 120)"
+            assert await entries.count() == 50
+            await more.click()
+            await host.view.locator("#more:not([disabled])").wait_for(state="attached")
+        assert await heading.inner_text() == "Sources"
+        assert await entries.count() == 120
+        assert (await entries.last.inner_text()).startswith("Title 120 ")
+        assert await host.view.locator("#content").get_by_text("Title").count() == 0
+        await host.view.locator("#content").get_by_role("link", name="Source 120").click()
+        assert await host.view.evaluate("document.activeElement.id") == "source-120"
+
+        await host.view.evaluate("document.addEventListener('copy', () => { window.copied = String(getSelection()); })")
+        await host.view.get_by_role("button", name="Copy").click()
+        await host.view.get_by_role("button", name="Copied").wait_for()
+        copied = await host.view.evaluate("window.copied")
+        assert copied.count("## Sources\n1. ") == 1
+        assert copied.endswith("\n120. Title 120 - https://120.example/")
+
+
+@pytest.mark.parametrize(("fmt", "listed"), [("markdown", 120), ("json", 50)])
+async def test_every_source_of_a_field_is_named(
+    browser: Browser, client: Client, upstream: Upstream, fmt: str, listed: int, artifacts: Path
+) -> None:
+    """A value that looks certain and rests on nothing would be taken for an error of the research."""
+    give_many_sources(upstream, "json", {"first": "a", "second": "b"})
+
+    async with hosting(browser, client) as host:
+        await host.called("get_result", id=RUN_ID, format=fmt)
+        row = host.view.get_by_role("rowheader", name="second").locator("..")
+        await host.picture(f"many-sources-{fmt}", artifacts)
+        assert (await row.inner_text()).rstrip().endswith(" ".join(f"[{number}]" for number in range(61, 121)))
+        assert await row.get_by_role("link").count() == max(0, listed - 60)
+        assert await host.view.locator("#source-list li").count() == listed
+        heading = await host.view.locator("#sources-title").inner_text()
+
+    assert heading == ("Sources" if listed == 120 else "Sources (50 of 120)")
+
+
+async def test_sources_that_a_table_quotes_are_not_taken_for_its_own(
+    browser: Browser, client: Client, upstream: Upstream
+) -> None:
+    """Any text of the web may end like a document of this server; only such a document lists what it rests on."""
+    quoted = "A report.\n\n## Sources\n1. Its own - https://its.example/\n3. Another - https://another.example/"
+    give_result(upstream, "json", [{"report": quoted}], ["0"])
+
+    async with hosting(browser, client) as host:
+        await host.called("get_result", id=RUN_ID, format="csv")
+        text = await host.view.locator("#content > pre").inner_text()
+        assert await host.view.locator("#source-list li").count() == len(SOURCES)
+
+    assert "3. Another" in text
 
 
 async def test_copy_gives_the_result_with_its_sources(browser: Browser, client: Client) -> None:
@@ -539,7 +772,7 @@ async def test_hostile_progress_and_errors_are_shown_as_text(
 async def test_failed_run_says_why(browser: Browser, client: Client, artifacts: Path) -> None:
     """And the model hears that it has ended."""
     async with hosting(browser, client) as host:
-        await host.called("create_task", input=QUESTION, metadata={"sim": "latency=30 fails"})
+        await host.called("create_task", input=QUESTION, metadata={"sim": "latency=240 fails"})
         await notice_with(host, "Failed: there is no result.").wait_for(timeout=20_000)
         await host.picture("failed", artifacts)
         await no_barrier(host)
@@ -625,6 +858,81 @@ async def test_host_that_forbids_calls_gets_the_text(browser: Browser, client: C
     assert len(host.named("tools/call")) == (1 if way == "refused" else 0)
 
 
+@pytest.mark.parametrize("way", ["undeclared", "refused"])
+async def test_end_is_told_as_text_where_the_host_forbids_calls(browser: Browser, client: Client, way: str) -> None:
+    """The result cannot be loaded, so the words that the model got are all there is to show."""
+    capabilities = {name: value for name, value in CAPABILITIES.items() if name != "serverTools" or way == "refused"}
+    run_id = await create(client, "latency=1", processor="lite")
+
+    def refuse(message: Message) -> str:
+        return "not allowed" if message["method"] == "tools/call" else ""
+
+    async with hosting(browser, client, capabilities=capabilities, refuse=refuse) as host:
+        await host.called("watch_progress", id=run_id)
+        await host.view.locator("#content").get_by_text(f"{run_id}: completed").wait_for()
+        assert "tools" in await host.view.locator("#notice").inner_text()
+
+    assert len(host.named("tools/call")) == (1 if way == "refused" else 0)
+
+
+async def test_cancelled_call_leaves_no_progress_that_stands_still(
+    browser: Browser, client: Client, artifacts: Path
+) -> None:
+    """The page looks no more, and the run goes on: one can look again."""
+    run_id = await create(client, "never")
+
+    async with hosting(browser, client, prepare=with_clock) as host:
+        await host.tell("ui/notifications/tool-input", {"arguments": {"id": run_id}})
+        await host.page.clock.run_for(3_000)
+        await host.view.get_by_role("progressbar").wait_for()
+        await host.tell("ui/notifications/tool-cancelled", {"reason": "user"})
+        again = host.view.get_by_role("button", name="Look again")
+        await again.wait_for()
+        assert not await host.view.locator("#progress").is_visible()
+        await host.picture("cancelled", artifacts)
+
+        looks = len(host.calls("view_run"))
+        await again.click()
+        await host.view.get_by_role("progressbar").wait_for()
+        assert len(host.calls("view_run")) > looks
+        assert not await host.view.locator("#notice").is_visible()
+        await host.tear_down()
+
+
+async def test_run_that_is_gone_is_asked_for_once(browser: Browser, client: Client, artifacts: Path) -> None:
+    """The tool says that retrying will not help; until then the page believed that it waits in the queue."""
+    created = {"run_id": "trun_gone", "status": "queued", "processor": "core", "usual_duration": "60 s to 5 min"}
+
+    async with hosting(browser, client, prepare=with_clock) as host:
+        await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": created})
+        await notice_with(host, "Code: not_found").wait_for()
+        await host.page.clock.run_for(60_000)
+        assert not await host.view.locator("#progress").is_visible()
+        assert await host.view.get_by_role("button").count() == 0
+        await host.picture("gone", artifacts)
+
+    assert len(host.calls("view_run")) == 1
+
+
+async def test_failure_to_load_more_is_over_once_more_is_there(browser: Browser, client: Client) -> None:
+    """An old error above a whole result would make it doubtful."""
+
+    async def instead(message: Message) -> Message | None:
+        return page_answer("the end") if asks_for(message, "get_result") else None
+
+    def refuse(message: Message) -> str:
+        return "lost" if asks_for(message, "get_result") and len(host.calls("get_result")) == 1 else ""
+
+    async with hosting(browser, client, instead=instead, refuse=refuse) as host:
+        await host.tell("ui/notifications/tool-result", page_answer("first\n\n", cursor="next"))
+        more = host.view.get_by_role("button", name="Load more")
+        await more.click()
+        await notice_with(host, "lost").wait_for()
+        await more.press("Enter")
+        await host.view.get_by_text("the end").wait_for()
+        assert not await host.view.locator("#notice").is_visible()
+
+
 async def test_failed_look_is_repeated(browser: Browser, client: Client) -> None:
     """One lost answer must not end the view of a run that goes on."""
     refused: list[Message] = []
@@ -691,6 +999,17 @@ async def test_torn_down_or_hidden_page_asks_nothing(browser: Browser, client: C
 
 
 # ---- how it looks and is used
+
+
+@needs_node
+async def test_barrier_would_be_found(browser: Browser, client: Client) -> None:
+    """All tests look for barriers if they have axe; this one insists on it, and that it sees the page."""
+    async with hosting(browser, client) as host:
+        await no_barrier(host)
+        await host.view.evaluate("document.querySelector('#copy').hidden = false")
+        await host.view.evaluate("document.querySelector('#copy').textContent = ''")
+        with pytest.raises(AssertionError, match="button-name"):
+            await no_barrier(host)
 
 
 async def test_every_control_is_reached_by_keyboard(browser: Browser, client: Client) -> None:
