@@ -26,6 +26,7 @@ from tests.connecting import (
     structured,
     text_of,
 )
+from tests.faults import ScriptedFault, faulty, respond
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -229,6 +230,25 @@ async def test_large_report_is_whole_where_the_connection_takes_it(upstream: Ups
         report = await read(client, f"parallel://runs/{run_id}/report.md")
 
     assert len(report.text.encode()) > 1_200_000
+
+
+async def test_large_report_that_took_long_to_read_is_offered_in_pages(upstream: Upstream) -> None:
+    """After 15 s without an answer it goes out as an event, of which clients take no more than a megabyte."""
+    busy = respond(503, b"{}", {"content-type": "application/json", "retry-after": "16"})
+    with faulty(upstream.url) as proxy:
+        async with connected("http", proxy.url) as client:
+            run_id = await finished(client, "size=1200000")
+            short = await finished(client, input="What do heat pumps cost?")
+            proxy.add(ScriptedFault(method="GET", path=f".*/{run_id}/result", fault=busy))
+            proxy.add(ScriptedFault(method="GET", path=f".*/{short}/result", fault=busy))
+
+            async def refused() -> None:
+                with pytest.raises(MCPError, match=f'get_result\\(id="{run_id}"\\)'):
+                    await client.read_resource(f"parallel://runs/{run_id}/result.json")
+
+            async with anyio.create_task_group() as reading:
+                reading.start_soon(refused)
+                assert MARK in (await read(client, f"parallel://runs/{short}/report.md")).text
 
 
 async def test_table_of_a_group_is_the_joined_pages_of_its_csv(client: Client) -> None:

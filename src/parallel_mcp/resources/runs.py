@@ -5,7 +5,6 @@ from parallel_mcp.errors import NotFound, RunStillActive
 from parallel_mcp.render.documents import document_of
 from parallel_mcp.render.untrusted import marked
 from parallel_mcp.resources.definition import FinalText
-from parallel_mcp.resources.sending import sendable
 from parallel_mcp.tasks.handles import platform_link, run_handle
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.results import read_result
@@ -15,22 +14,22 @@ async def run_report(call: Call, run_id: str) -> FinalText:
     """The whole result as Markdown between marks: the pages of `get_result`, joined.
 
     Raises:
-        ResearchError: See `_finished`, `sendable`.
+        ResearchError: See `_finished`.
     """
     result = await _finished(call, run_id)
     run = result.run
     document = marked(document_of(result.output, "markdown", "brief"))
-    return FinalText(sendable(f"Result of {run.run_id} ({run.processor}, {run.status}).\n{document}\n", call, run_id))
+    return FinalText(f"Result of {run.run_id} ({run.processor}, {run.status}).\n{document}\n")
 
 
 async def run_result(call: Call, run_id: str) -> FinalText:
     """The content of the result as JSON, exact.
 
     Raises:
-        ResearchError: See `_finished`, `sendable`.
+        ResearchError: See `_finished`.
     """
     result = await _finished(call, run_id)
-    return FinalText(sendable(document_of(result.output, "json", "none"), call, run_id))
+    return FinalText(document_of(result.output, "json", "none"))
 
 
 async def _finished(call: Call, run_id: str) -> TaskRunResult:
