@@ -267,6 +267,26 @@ async def test_table_of_a_group_is_the_joined_pages_of_its_csv(client: Client) -
         await read(client, "parallel://groups/trun_1/result.csv")
 
 
+@pytest.mark.parametrize(
+    ("rows", "size"),
+    [
+        ([{"city": f"City {number}"} for number in range(18)], 1_000_000),
+        ([{f"{number} {name}": 1 for name in range(500)} for number in range(190)], 100),
+    ],
+    ids=["large rows", "each row with columns of its own"],
+)
+async def test_table_that_would_take_too_much_memory_is_offered_in_pages(
+    client: Client, rows: list[dict[str, Any]], size: int
+) -> None:
+    """All of it is held several times over, for anybody who reads it again and again, which is free."""
+    table = {"rows": rows, "processor": "lite", "metadata": {"sim": f"latency=1 size={size}"}}
+    group_id = structured(await client.call_tool("create_task_group", table))["group_id"]
+    await client.call_tool("watch_progress", {"id": group_id})
+
+    with pytest.raises(MCPError, match=f'16 MiB.*get_result\\(id="{group_id}", format="csv"\\)'):
+        await client.read_resource(f"parallel://groups/{group_id}/result.csv")
+
+
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
 async def test_status_is_what_get_status_says_of_a_run_and_of_a_group(upstream: Upstream, mode: str) -> None:
     """A host can show how things stand without a tool, and without a model."""

@@ -10,7 +10,7 @@ async def group_table(call: Call, group_id: str) -> str:
     """The whole table as CSV, exact, with the rows as they stand.
 
     Raises:
-        InvalidArguments: Not the id of a group.
+        InvalidArguments: Not the id of a group, or a table of more than 16 MiB.
         UpstreamError: The group could not be read.
     """
     if handle_kind(group_id, "group_id") != "group":
