@@ -1,15 +1,19 @@
 """Results as resources: the same as through tools, for people who attach them and clients that read them."""
 
 import json
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from mcp import Client, MCPError
 from mcp.types import TextResourceContents
 
-from parallel_mcp.render.untrusted import MARK
+from parallel_mcp.api.models import TaskOutput
+from parallel_mcp.render.documents import document_of
+from parallel_mcp.render.untrusted import MARK, marked
 from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
 from tests.conftest import Upstream
@@ -230,6 +234,40 @@ async def test_large_report_is_whole_where_the_connection_takes_it(upstream: Ups
         report = await read(client, f"parallel://runs/{run_id}/report.md")
 
     assert len(report.text.encode()) > 1_200_000
+
+
+async def test_large_result_halts_nobody_while_it_is_written(upstream: Upstream) -> None:
+    """A thousand watches share the process with the one caller who reads it, which is free."""
+    rows = [
+        {"name": f"n{number}", "price": number, "why": "because of *this* and <b>that</b>"} for number in range(90_000)
+    ]
+    output: dict[str, Any] = {"type": "json", "content": {"rows": rows}, "basis": []}
+    before = time.thread_time()
+    marked(document_of(TaskOutput.model_validate(output), "markdown", "brief"))
+    takes_s = time.thread_time() - before
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url) as client:
+            run_id = await finished(client)
+            run = {"run_id": run_id, "status": "completed", "is_active": False, "processor": "core"}
+            body = json.dumps({"run": run, "output": output}).encode()
+            proxy.add(ScriptedFault(method="GET", path=".*/result", fault=respond(200, body), times=None))
+            turns_s: list[float] = []
+            async with anyio.create_task_group() as meanwhile:
+                meanwhile.start_soon(note_turns, turns_s)
+                report = await read(client, f"parallel://runs/{run_id}/report.md")
+                page = structured(await client.call_tool("get_result", {"id": run_id}))["page"]
+                assert len(report.text) > page["total"] > 5_000_000
+                meanwhile.cancel_scope.cancel()
+
+    assert max(turns_s) < takes_s / 2
+
+
+async def note_turns(turns_s: list[float]) -> None:
+    """What everything else on the event loop took of the processor before others had their turn, each time."""
+    while True:
+        asked = time.thread_time()
+        await anyio.lowlevel.checkpoint()
+        turns_s.append(time.thread_time() - asked)
 
 
 async def test_large_report_that_took_long_to_read_is_offered_in_pages(upstream: Upstream) -> None:

@@ -1,4 +1,6 @@
-"""Runs as resources."""
+"""Runs as resources. They are written on a thread: one of 32 MiB takes seconds, in which every watch would halt."""
+
+from anyio import to_thread
 
 from parallel_mcp.api.models import TaskRunResult
 from parallel_mcp.errors import NotFound, RunStillActive
@@ -16,10 +18,7 @@ async def run_report(call: Call, run_id: str) -> FinalText:
     Raises:
         ResearchError: See `_finished`.
     """
-    result = await _finished(call, run_id)
-    run = result.run
-    document = marked(document_of(result.output, "markdown", "brief"))
-    return FinalText(f"Result of {run.run_id} ({run.processor}, {run.status}).\n{document}\n")
+    return FinalText(await to_thread.run_sync(_report_of, await _finished(call, run_id)))
 
 
 async def run_result(call: Call, run_id: str) -> FinalText:
@@ -29,7 +28,13 @@ async def run_result(call: Call, run_id: str) -> FinalText:
         ResearchError: See `_finished`.
     """
     result = await _finished(call, run_id)
-    return FinalText(document_of(result.output, "json", "none"))
+    return FinalText(await to_thread.run_sync(document_of, result.output, "json", "none"))
+
+
+def _report_of(result: TaskRunResult) -> str:
+    run = result.run
+    document = marked(document_of(result.output, "markdown", "brief"))
+    return f"Result of {run.run_id} ({run.processor}, {run.status}).\n{document}\n"
 
 
 async def _finished(call: Call, run_id: str) -> TaskRunResult:

@@ -107,8 +107,12 @@ async def group_csv(api: ParallelApi, group_id: str) -> str:
             _check_size(group_id, size)
     columns = columns_of(names.inputs, names.outputs)
     _check_size(group_id, size + len(placed) * len(columns.names))  # the commas, where each row has fields of its own
-    placed.sort(key=lambda one: one.order)
-    lines = (csv_line(columns.cells(one.row).values()) for one in placed)
+    return await anyio.to_thread.run_sync(_csv_of, columns, placed)  # which may take seconds
+
+
+def _csv_of(columns: Columns, placed: list[PlacedRow]) -> str:
+    in_order = sorted(placed, key=lambda one: one.order)
+    lines = (csv_line(columns.cells(one.row).values()) for one in in_order)
     return csv_line(list[JsonValue](columns.names)) + "".join(lines)
 
 

@@ -42,7 +42,9 @@ async def result_of(request: GetResultArguments, call: Call) -> ResultAnswer:
         InvalidArguments: The arguments do not fit the result.
     """
     found = await read_result(request.id, call)
-    return page_of_result(request, found) if isinstance(found, TaskRunResult) else not_ready(found)
+    if not isinstance(found, TaskRunResult):
+        return not_ready(found)
+    return await anyio.to_thread.run_sync(page_of_result, request, found)  # of 32 MiB it takes seconds
 
 
 async def read_result(run_id: str, call: Call) -> TaskRunResult | TaskRun:
