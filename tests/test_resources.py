@@ -136,6 +136,18 @@ async def test_templates_are_listed(upstream: Upstream, mode: str) -> None:
     ]
 
 
+async def test_lists_may_be_kept_and_shared(client: Client) -> None:
+    """They are the same for every caller, and never change while the server runs."""
+    lists = [
+        await client.list_tools(),
+        await client.list_prompts(),
+        await client.list_resources(),
+        await client.list_resource_templates(),
+    ]
+
+    assert [(one.ttl_ms, one.cache_scope) for one in lists] == [(3_600_000, "public")] * 4
+
+
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
 async def test_each_caller_reads_with_the_own_key_only(mode: str) -> None:
     """Over HTTP one server serves many, and its own key is nobody's: the API accepts that of one caller here."""
