@@ -851,6 +851,40 @@ async def test_replicas_answer_for_each_other(upstream: Upstream, tmp_path: Path
     assert [[item["id"] for item in items] for items in recent] == [[run_id], [run_id]]
 
 
+async def test_stopped_server_acknowledges_what_it_knows_by_then(upstream: Upstream, proxy: FaultyProxy) -> None:
+    """The acknowledgement comes before the end: without it, the client takes the end for a fault."""
+    server = build_server(load_settings({"base_url": proxy.url, "ledger": "memory", "api_key": KEY}))
+    async with Client(server, mode=MODERN) as client, anyio.create_task_group() as stopping:
+        run_id = await create(client, "never")
+        proxy.add(ScriptedFault(method="GET", path=f"/v1/tasks/runs/{run_id}.*", fault=stall(), times=None))
+
+        async def stop_while_undecided() -> None:
+            await proxy.wait_for(lambda: streams(proxy) == 1)
+            server.let_listeners_go()
+
+        stopping.start_soon(stop_while_undecided)
+        with anyio.fail_after(4):
+            async with client.listen(resource_subscriptions=[status_uri(run_id), "parallel://runs"]) as updates:
+                await Heard().listen(updates)  # raises SubscriptionLost if it is cut off
+                assert updates.honored.resource_subscriptions == ["parallel://runs"]
+
+
+@pytest.mark.parametrize("was_listened_to", [True, False])
+async def test_server_that_stops_takes_no_new_listener(upstream: Upstream, *, was_listened_to: bool) -> None:
+    """Its stream would hold up the stop until it is broken off; another server may take it."""
+    server = build_server(load_settings({"base_url": upstream.url, "ledger": "memory", "api_key": KEY}))
+    async with Client(server, mode=MODERN) as client:
+        if was_listened_to:
+            async with client.listen(resource_subscriptions=["parallel://runs"]):
+                pass
+        server.let_listeners_go()
+        with pytest.raises(MCPError, match="stopping") as refusal:
+            async with client.listen(resource_subscriptions=["parallel://runs"]):
+                pass
+
+    assert refusal.value.error.code == 503
+
+
 async def test_stopped_server_lets_its_listeners_go_in_order(upstream: Upstream) -> None:
     """A stream without end would hold the stop up for ten seconds, and then break."""
     heard = Heard()

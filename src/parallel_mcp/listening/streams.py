@@ -59,7 +59,7 @@ class Streams:
         self._open.add(stream)
         try:
             with stream.scope:
-                async with following(topics, stream.outbox) as honoured:
+                async with following(topics, stream.outbox, stream.deciding) as honoured:
                     await stream.send(News(ACKNOWLEDGED, {"notifications": granted(honoured)}))
                     async for news in stream.outbox.deliveries():
                         await stream.send(news)
@@ -83,6 +83,7 @@ class Streams:
     def close(self) -> None:
         """Let all streams say what is still unsent, within a second, and end in order."""
         for stream in self._open:
+            stream.deciding.cancel()
             stream.outbox.close()
             stream.scope.deadline = anyio.current_time() + LAST_SEND_S
 
@@ -97,6 +98,7 @@ class _Stream:
         self.owner = owner
         self.outbox = Outbox()
         self.scope = anyio.CancelScope()
+        self.deciding = anyio.CancelScope()  # what is honoured
         self.meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
         self._ctx = ctx
 

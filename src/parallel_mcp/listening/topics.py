@@ -56,17 +56,20 @@ Source = Callable[["Asked", "Call"], Iterable[Topic]]
 
 
 @asynccontextmanager
-async def following(topics: Sequence[Topic], outbox: Outbox) -> AsyncGenerator[list[Topic]]:
+async def following(
+    topics: Sequence[Topic], outbox: Outbox, deciding: anyio.CancelScope
+) -> AsyncGenerator[list[Topic]]:
     """Follow topics while the block lasts, and put their news into the outbox; gives those that can be followed.
 
-    What cannot be read within five seconds is not followed: the client waits meanwhile, and is told so. The outbox is
-    closed once none of them can have news any more, which is at once if none can be followed.
+    What cannot be read within five seconds, or before `deciding` is cancelled, is not followed: the client waits
+    meanwhile, and is told so. The outbox is closed once none of them can have news any more, which is at once if none
+    can be followed.
     """
     follower = _Follower(topics, outbox)
     async with anyio.create_task_group() as tasks:
         for topic in topics:
             tasks.start_soon(follower.follow, topic)
-        yield await follower.honoured()
+        yield await follower.honoured(deciding)
         tasks.cancel_scope.cancel()
 
 
@@ -83,9 +86,10 @@ class _Follower:
         if not topics:
             self._decided.set()
 
-    async def honoured(self) -> list[Topic]:
+    async def honoured(self, deciding: anyio.CancelScope) -> list[Topic]:
         """Those that can be followed, as soon as that is known of all, or the time for it is over."""
-        with anyio.move_on_after(HONOURED_WITHIN_S):
+        deciding.deadline = anyio.current_time() + HONOURED_WITHIN_S
+        with deciding:
             await self._decided.wait()
         self._undecided.clear()
         self._close_if_nothing_goes_on()
