@@ -188,7 +188,7 @@ class World:
         due_at = time.monotonic()
         while True:
             try:
-                await anyio.sleep(due_at - time.monotonic())
+                await anyio.sleep(max(0.0, due_at - time.monotonic()))
                 call = await self.client.call("watch_progress", {"id": "no handle"}, lambda value, message: None)
                 await call.answer()
             finally:  # also one that is still waiting when all else is over
