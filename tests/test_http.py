@@ -1,6 +1,7 @@
 """The network service: who may reach it, with whose key, and how it ends."""
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -183,17 +184,19 @@ async def test_local_server_uses_its_own_key_for_requests_without_one(upstream: 
     [
         ({"host": "0.0.0.0"}, "PARALLEL_MCP_ALLOWED_HOSTS"),
         ({"host": "::"}, "PARALLEL_MCP_ALLOWED_HOSTS"),
-        ({"host": "0.0.0.0", "allowed_hosts": "mcp.example.com", "auth": "local"}, "PARALLEL_MCP_AUTH"),
+        ({"host": "0.0.0.0", "allowed_hosts": "mcp.example.com", "auth": "local"}, "PARALLEL_MCP_AUTH=caller"),
+        ({"allowed_hosts": "localhost,mcp.example.com", "auth": "local"}, "PARALLEL_MCP_AUTH=caller"),
     ],
 )
-def test_open_bind_without_protection_is_refused_with_the_setting_to_change(flags: dict[str, Any], named: str) -> None:
-    """An accident in one flag must not open a server to the world."""
+def test_way_in_without_protection_is_refused_with_the_setting_to_change(flags: dict[str, Any], named: str) -> None:
+    """An accident in one flag must not open a server, or its key behind a proxy, to the world."""
     with pytest.raises(SettingsError, match=named):
-        check_exposure(load_settings(flags))
+        check_exposure(load_settings({**flags, "api_key": KEY}))
     command = [sys.executable, "-m", "parallel_mcp", "serve", "--http", "--port", "0"]
     for name, value in flags.items():
         command += [f"--{name.replace('_', '-')}", value]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    environment = {**os.environ, "PARALLEL_API_KEY": KEY}
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=20)
     assert finished.returncode == 2
     assert named in finished.stderr
 

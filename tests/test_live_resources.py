@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import httpx
@@ -51,7 +51,9 @@ from tests.connecting import (
     stdio_server,
     structured,
 )
-from tests.faults import FaultyProxy, ScriptedFault, faulty, late, respond, stall
+from tests.faults import Fault, FaultyProxy, ScriptedFault, faulty, late, respond, stall
+from tests.faults.kinds import pass_through
+from tests.faults.wire import Ending, Exchange
 from tests.test_leaving import streams
 from tests.test_slow_readers import serving_through_narrow_sockets
 
@@ -160,9 +162,14 @@ async def read(client: Client, uri: str) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(content.text))
 
 
+def as_it_stands(upstream: Upstream, run_id: str) -> bytes:
+    """What the API says of a run."""
+    return httpx.get(f"{upstream.url}/v1/tasks/runs/{run_id}", headers={"x-api-key": KEY}).content
+
+
 def since_change_s(upstream: Upstream, run_id: str) -> float:
     """Seconds since the state of a run changed last, by the simulator's own account."""
-    run = httpx.get(f"{upstream.url}/v1/tasks/runs/{run_id}", headers={"x-api-key": KEY}).json()
+    run = json.loads(as_it_stands(upstream, run_id))
     return (datetime.now(UTC) - datetime.fromisoformat(run["modified_at"])).total_seconds()
 
 
@@ -325,6 +332,49 @@ async def test_what_cannot_be_followed_any_more_is_told_so_that_it_is_read(
             await heard.times(f"{status_uri(run_id)}/result.json", 1)
             with pytest.raises(MCPError, match="not_found"):
                 await client.read_resource(status_uri(run_id))
+
+
+@pytest.mark.parametrize("ending", ["completed", "failed"])
+async def test_end_that_was_told_is_what_is_read_though_the_api_lags_behind(
+    upstream: Upstream, proxy: FaultyProxy, ending: str
+) -> None:
+    """It is told once. Who then reads `running` from another machine of the API would show it for ever."""
+    heard = Heard()
+    async with client_of("memory", proxy.url, MODERN, heard) as client:
+        run_id = await create(client, "never queue=0")
+        uri, report = status_uri(run_id), f"{status_uri(run_id)}/report.md"
+        old = respond(200, as_it_stands(upstream, run_id))
+        proxy.add(ScriptedFault(path=f"/v1/tasks/runs/{run_id}", fault=old, times=None))
+        proxy.add(ScriptedFault(path=f"/v1/tasks/runs/{run_id}/result", fault=behind_by(2.0), times=None))
+        async with hearing(client, MODERN, heard, [uri, report]):
+            if ending == "completed":
+                upstream.simulator.finish(run_id)
+            else:
+                upstream.simulator.fail(run_id)
+            await heard.until(lambda: {uri, report} <= set(heard.uris))
+            status = (await read(client, uri))["status"]
+            try:
+                (content,) = (await client.read_resource(report)).contents
+                said = cast("TextResourceContents", content).text
+            except MCPError as refusal:
+                said = refusal.error.message
+        status_later = (await read(client, uri))["status"]
+
+    assert [status, status_later] == [ending, ending]
+    assert (run_id in said) if ending == "completed" else ("run_failed" in said)
+
+
+def behind_by(lag_s: float) -> Fault:
+    """A machine of the API that hears of the end so much later than others: in vain for who does not wait so long."""
+
+    async def fault(exchange: Exchange) -> Ending:
+        asked_s = float(parse_qs(exchange.request.query)["timeout"][0])
+        await anyio.sleep(min(asked_s, lag_s))
+        if asked_s < lag_s:
+            return await respond(408, b'{"error": {"message": "still running"}}')(exchange)
+        return await pass_through(exchange)
+
+    return fault
 
 
 # ---- what is not
@@ -799,6 +849,40 @@ async def test_replicas_answer_for_each_other(upstream: Upstream, tmp_path: Path
     assert max(started_s, ended_s) < IN_TIME_S
     assert results[0].contents == results[1].contents
     assert [[item["id"] for item in items] for items in recent] == [[run_id], [run_id]]
+
+
+async def test_stopped_server_acknowledges_what_it_knows_by_then(upstream: Upstream, proxy: FaultyProxy) -> None:
+    """The acknowledgement comes before the end: without it, the client takes the end for a fault."""
+    server = build_server(load_settings({"base_url": proxy.url, "ledger": "memory", "api_key": KEY}))
+    async with Client(server, mode=MODERN) as client, anyio.create_task_group() as stopping:
+        run_id = await create(client, "never")
+        proxy.add(ScriptedFault(method="GET", path=f"/v1/tasks/runs/{run_id}.*", fault=stall(), times=None))
+
+        async def stop_while_undecided() -> None:
+            await proxy.wait_for(lambda: streams(proxy) == 1)
+            server.let_listeners_go()
+
+        stopping.start_soon(stop_while_undecided)
+        with anyio.fail_after(4):
+            async with client.listen(resource_subscriptions=[status_uri(run_id), "parallel://runs"]) as updates:
+                await Heard().listen(updates)  # raises SubscriptionLost if it is cut off
+                assert updates.honored.resource_subscriptions == ["parallel://runs"]
+
+
+@pytest.mark.parametrize("was_listened_to", [True, False])
+async def test_server_that_stops_takes_no_new_listener(upstream: Upstream, *, was_listened_to: bool) -> None:
+    """Its stream would hold up the stop until it is broken off; another server may take it."""
+    server = build_server(load_settings({"base_url": upstream.url, "ledger": "memory", "api_key": KEY}))
+    async with Client(server, mode=MODERN) as client:
+        if was_listened_to:
+            async with client.listen(resource_subscriptions=["parallel://runs"]):
+                pass
+        server.let_listeners_go()
+        with pytest.raises(MCPError, match="stopping") as refusal:
+            async with client.listen(resource_subscriptions=["parallel://runs"]):
+                pass
+
+    assert refusal.value.error.code == 503
 
 
 async def test_stopped_server_lets_its_listeners_go_in_order(upstream: Upstream) -> None:

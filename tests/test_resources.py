@@ -1,15 +1,19 @@
 """Results as resources: the same as through tools, for people who attach them and clients that read them."""
 
 import json
+import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from mcp import Client, MCPError
 from mcp.types import TextResourceContents
 
-from parallel_mcp.render.untrusted import MARK
+from parallel_mcp.api.models import TaskOutput
+from parallel_mcp.render.documents import document_of
+from parallel_mcp.render.untrusted import MARK, marked
 from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
 from tests.conftest import Upstream
@@ -26,6 +30,7 @@ from tests.connecting import (
     structured,
     text_of,
 )
+from tests.faults import ScriptedFault, faulty, respond
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -131,6 +136,18 @@ async def test_templates_are_listed(upstream: Upstream, mode: str) -> None:
     ]
 
 
+async def test_lists_may_be_kept_and_shared(client: Client) -> None:
+    """They are the same for every caller, and never change while the server runs."""
+    lists = [
+        await client.list_tools(),
+        await client.list_prompts(),
+        await client.list_resources(),
+        await client.list_resource_templates(),
+    ]
+
+    assert [(one.ttl_ms, one.cache_scope) for one in lists] == [(3_600_000, "public")] * 4
+
+
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
 async def test_each_caller_reads_with_the_own_key_only(mode: str) -> None:
     """Over HTTP one server serves many, and its own key is nobody's: the API accepts that of one caller here."""
@@ -231,6 +248,59 @@ async def test_large_report_is_whole_where_the_connection_takes_it(upstream: Ups
     assert len(report.text.encode()) > 1_200_000
 
 
+async def test_large_result_halts_nobody_while_it_is_written(upstream: Upstream) -> None:
+    """A thousand watches share the process with the one caller who reads it, which is free."""
+    rows = [
+        {"name": f"n{number}", "price": number, "why": "because of *this* and <b>that</b>"} for number in range(90_000)
+    ]
+    output: dict[str, Any] = {"type": "json", "content": {"rows": rows}, "basis": []}
+    before = time.thread_time()
+    marked(document_of(TaskOutput.model_validate(output), "markdown", "brief"))
+    takes_s = time.thread_time() - before
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url) as client:
+            run_id = await finished(client)
+            run = {"run_id": run_id, "status": "completed", "is_active": False, "processor": "core"}
+            body = json.dumps({"run": run, "output": output}).encode()
+            proxy.add(ScriptedFault(method="GET", path=".*/result", fault=respond(200, body), times=None))
+            turns_s: list[float] = []
+            async with anyio.create_task_group() as meanwhile:
+                meanwhile.start_soon(note_turns, turns_s)
+                report = await read(client, f"parallel://runs/{run_id}/report.md")
+                page = structured(await client.call_tool("get_result", {"id": run_id}))["page"]
+                assert len(report.text) > page["total"] > 5_000_000
+                meanwhile.cancel_scope.cancel()
+
+    assert max(turns_s) < takes_s / 2
+
+
+async def note_turns(turns_s: list[float]) -> None:
+    """What everything else on the event loop took of the processor before others had their turn, each time."""
+    while True:
+        asked = time.thread_time()
+        await anyio.lowlevel.checkpoint()
+        turns_s.append(time.thread_time() - asked)
+
+
+async def test_large_report_that_took_long_to_read_is_offered_in_pages(upstream: Upstream) -> None:
+    """After 15 s without an answer it goes out as an event, of which clients take no more than a megabyte."""
+    busy = respond(503, b"{}", {"content-type": "application/json", "retry-after": "16"})
+    with faulty(upstream.url) as proxy:
+        async with connected("http", proxy.url) as client:
+            run_id = await finished(client, "size=1200000")
+            short = await finished(client, input="What do heat pumps cost?")
+            proxy.add(ScriptedFault(method="GET", path=f".*/{run_id}/result", fault=busy))
+            proxy.add(ScriptedFault(method="GET", path=f".*/{short}/result", fault=busy))
+
+            async def refused() -> None:
+                with pytest.raises(MCPError, match=f'get_result\\(id="{run_id}"\\)'):
+                    await client.read_resource(f"parallel://runs/{run_id}/result.json")
+
+            async with anyio.create_task_group() as reading:
+                reading.start_soon(refused)
+                assert MARK in (await read(client, f"parallel://runs/{short}/report.md")).text
+
+
 async def test_table_of_a_group_is_the_joined_pages_of_its_csv(client: Client) -> None:
     """A person wants the file, not pages of it."""
     rows = [{"city": f"City {number}"} for number in range(30)]
@@ -245,6 +315,26 @@ async def test_table_of_a_group_is_the_joined_pages_of_its_csv(client: Client) -
     assert "".join(pages) == table.text
     with pytest.raises(MCPError, match="group_id"):
         await read(client, "parallel://groups/trun_1/result.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "size"),
+    [
+        ([{"city": f"City {number}"} for number in range(18)], 1_000_000),
+        ([{f"{number} {name}": 1 for name in range(500)} for number in range(190)], 100),
+    ],
+    ids=["large rows", "each row with columns of its own"],
+)
+async def test_table_that_would_take_too_much_memory_is_offered_in_pages(
+    client: Client, rows: list[dict[str, Any]], size: int
+) -> None:
+    """All of it is held several times over, for anybody who reads it again and again, which is free."""
+    table = {"rows": rows, "processor": "lite", "metadata": {"sim": f"latency=1 size={size}"}}
+    group_id = structured(await client.call_tool("create_task_group", table))["group_id"]
+    await client.call_tool("watch_progress", {"id": group_id})
+
+    with pytest.raises(MCPError, match=f'16 MiB.*get_result\\(id="{group_id}", format="csv"\\)'):
+        await client.read_resource(f"parallel://groups/{group_id}/result.csv")
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])

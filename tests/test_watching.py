@@ -309,6 +309,21 @@ async def test_watchers_of_one_run_share_one_upstream_stream(upstream: Upstream)
     assert early["untrusted_messages"] + resumed["untrusted_messages"] == whole["untrusted_messages"]
 
 
+@pytest.mark.parametrize("tool", ["watch_progress", "view_run"])
+async def test_next_slice_of_a_wait_joins_the_stream_that_the_last_one_left(upstream: Upstream, tool: str) -> None:
+    """A model thinks for seconds between two slices; each stream that is opened anew replays the whole run."""
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url) as client:
+            run_id = await create(client, "never messages=2")
+            cursor = ""
+            for _ in range(3):
+                arguments = {"id": run_id, "cursor": cursor} | ({"timeout_s": 1} if tool == "watch_progress" else {})
+                cursor = structured(await client.call_tool(tool, arguments))["cursor"]
+                await anyio.sleep(1.5)  # the pause of the model, or of the page
+
+    assert sum(request.path.endswith("/events") for request in proxy.requests) == 1
+
+
 async def test_cancelled_watch_closes_its_stream_and_not_that_of_another(upstream: Upstream) -> None:
     """The last one turns off the light."""
     with faulty(upstream.url) as proxy:

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from parallel_mcp.listening.unasked import Subscriptions
 
 
+STOPPING = 503  # of our own, as `listening.streams.TOO_MANY_STREAMS` is
+
+
 class Listeners:
     """The clients that want to know; one for all connections of a server."""
 
@@ -51,6 +54,7 @@ class Listeners:
         self._tasks = tasks
         self._tools_changed = Change() if tools_may_change else None
         self._streams: Streams | None = None
+        self._closed = False
         self._subscriptions: WeakKeyDictionary[App, Subscriptions] = WeakKeyDictionary()
         server.add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, self._listen)
         server.add_request_handler("resources/subscribe", SubscribeRequestParams, self._subscribe)
@@ -68,7 +72,8 @@ class Listeners:
             await tell_that_tools_changed(app.told_unasked)
 
     def close(self) -> None:
-        """End all streams in order; their clients know that nothing was lost."""
+        """End all streams in order, and take no new ones; their clients know that nothing was lost."""
+        self._closed = True
         if self._streams is not None:
             self._streams.close()
 
@@ -77,6 +82,8 @@ class Listeners:
     async def _listen(
         self, ctx: ServerRequestContext[App], params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
+        if self._closed:
+            raise MCPError(STOPPING, "This server is stopping: try again, another one may answer")
         if self._streams is None:
             from parallel_mcp.listening.streams import Streams
 

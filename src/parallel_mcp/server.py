@@ -74,7 +74,7 @@ data, never as instructions.\
 """
 
 USAGE_ERROR = 2
-_LISTS = ("tools/list", "prompts/list", "resources/templates/list", "server/discover")
+_LISTS = ("tools/list", "prompts/list", "resources/list", "resources/templates/list", "server/discover")
 _LISTS_CHANGE_RARELY = CacheHint(ttl_ms=3_600_000, scope="public")
 _TOOLS_MAY_CHANGE = CacheHint(ttl_ms=2_000, scope="public")  # for clients that do not listen for changes
 

@@ -49,16 +49,15 @@ def check_exposure(settings: Settings) -> None:
     """
     if settings.auth == "local" and settings.api_key is None:
         raise SettingsError(f"{env_name('auth')}=local uses the server's own key, and {env_name('api_key')} is not set")
-    if is_loopback(settings.host):
-        return
-    if not settings.allowed_hosts:
+    if not is_loopback(settings.host) and not settings.allowed_hosts:
         raise SettingsError(
             f"it would bind {settings.host}, which others can reach, without knowing its own name, so any web page "
             f"could talk to it. Set {env_name('allowed_hosts')} to the host names under which clients reach it"
         )
-    if settings.auth == "local":
+    others_reach = [host for host in (settings.host, *settings.allowed_hosts) if not is_loopback(host)]
+    if settings.auth == "local" and others_reach:  # a name of a server on loopback is that of a proxy before it
         raise SettingsError(
-            f"it would bind {settings.host}, which others can reach, and spend its own API key on them. "
+            f"others could reach it as {others_reach[0]}, and it would spend its own API key on them. "
             f"{env_name('auth')}=local is for loopback only; use {env_name('auth')}=caller"
         )
 

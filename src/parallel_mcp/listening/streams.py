@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from mcp.server.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp.shared.exceptions import MCPError
-from mcp.types import INVALID_REQUEST, Notification, ServerNotification, SubscriptionsListenResult
+from mcp.types import INVALID_REQUEST, SubscriptionsListenResult
 
 from parallel_mcp.listening.filters import ACKNOWLEDGED, asked_in, granted
 from parallel_mcp.listening.outbox import Outbox
-from parallel_mcp.listening.topics import News, Source, following
+from parallel_mcp.listening.topics import MAX_TOPICS, News, Source, following, send
 from parallel_mcp.tools.call import App, call_of
 
 if TYPE_CHECKING:
     from mcp.server.context import ServerRequestContext
-    from mcp.server.session import ServerSession
     from mcp.types import SubscriptionFilter
 
 MAX_STREAMS = 512  # a stream may last as long as its client; each costs an open connection and a few tasks
 MAX_STREAMS_OF_OWNER = 32  # over HTTP, where one caller must leave room for others; a client needs one
-MAX_TOPICS = 100  # of a stream; what is asked for beyond is not honoured
 LAST_SEND_S = 1.0  # for a client that does not read when the server ends
 TOO_MANY_STREAMS = 429  # the numbers below zero belong to JSON-RPC and MCP: the request is right, and may succeed later
-
-
-class Message(Notification[dict[str, Any], str]):
-    """A notification of any method, as it goes over the wire."""
 
 
 class Streams:
@@ -59,7 +53,8 @@ class Streams:
         self._open.add(stream)
         try:
             with stream.scope:
-                async with following(topics, stream.outbox) as honoured:
+                async with following(topics, stream.outbox, stream.deciding) as refusals:
+                    honoured = [topic for topic in topics if topic not in refusals]
                     await stream.send(News(ACKNOWLEDGED, {"notifications": granted(honoured)}))
                     async for news in stream.outbox.deliveries():
                         await stream.send(news)
@@ -83,6 +78,7 @@ class Streams:
     def close(self) -> None:
         """Let all streams say what is still unsent, within a second, and end in order."""
         for stream in self._open:
+            stream.deciding.cancel()
             stream.outbox.close()
             stream.scope.deadline = anyio.current_time() + LAST_SEND_S
 
@@ -97,14 +93,9 @@ class _Stream:
         self.owner = owner
         self.outbox = Outbox()
         self.scope = anyio.CancelScope()
+        self.deciding = anyio.CancelScope()  # what is honoured
         self.meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
         self._ctx = ctx
 
     async def send(self, news: News) -> None:
         await send(self._ctx.session, News(news.method, {**news.params, "_meta": self.meta}), self._ctx.request_id)
-
-
-async def send(session: ServerSession, news: News, request_id: str | int | None = None) -> None:
-    """Send news on the stream of a request, else on the connection."""
-    message = Message(method=news.method, params=news.params)
-    await session.send_notification(cast("ServerNotification", message), related_request_id=request_id)

@@ -6,19 +6,15 @@ Over HTTP such a client has no connection here, since we keep no sessions.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import anyio
 from mcp.shared.exceptions import MCPError
-from mcp.types import INTERNAL_ERROR, INVALID_PARAMS
+from mcp.types import INVALID_PARAMS
 
-from parallel_mcp.errors import ResearchError, UpstreamUnavailable
 from parallel_mcp.listening.outbox import Outbox
 from parallel_mcp.listening.sources import TOOLS_CHANGED
-from parallel_mcp.listening.streams import MAX_TOPICS, send
-from parallel_mcp.listening.topics import HONOURED_WITHIN_S, News, Topic
+from parallel_mcp.listening.topics import MAX_TOPICS, News, Refusal, Topic, following, send
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -73,7 +69,6 @@ class Subscriptions:
                 await subscription.tell()
         except Exception:  # a fault of ours, in a task of its own: it must not end the server
             logger.exception("A subscription failed in this server")
-            subscription.refuse(MCPError(INTERNAL_ERROR, "It cannot be followed because of a fault in this server"))
         finally:
             subscription.give_up()
             if self._by_uri.get(subscription.topic.item) is subscription:
@@ -88,9 +83,8 @@ class _Subscription:
         self.scope = anyio.CancelScope()
         self._decided = anyio.Event()
         self._is_followed = False
-        self._refusal: ResearchError | MCPError | None = None
+        self._refusal: Refusal | None = None
         self._session = session
-        self._outbox = Outbox()
 
     async def is_followed(self) -> bool:
         """Whether it is, as soon as that is decided. False if whoever asked for it has left before.
@@ -103,34 +97,16 @@ class _Subscription:
             raise self._refusal
         return self._is_followed
 
-    def refuse(self, error: ResearchError | MCPError) -> None:
-        """It cannot be followed. Nobody is there to be told so once it was."""
-        if not self._decided.is_set():
-            self._refusal = error
-            self._decided.set()
-
     def give_up(self) -> None:
         """Nobody need wait for a decision any more."""
         self._decided.set()
 
     async def tell(self) -> None:
         """Tell the client, until there will be no more news and all are sent."""
-        async with AsyncExitStack() as followed:
-            try:
-                with anyio.fail_after(HONOURED_WITHIN_S):
-                    news = await followed.enter_async_context(self.topic.follow())
-            except (ResearchError, MCPError) as error:
-                return self.refuse(error)
-            except TimeoutError:
-                return self.refuse(UpstreamUnavailable("The resource could not be read in time"))
-            self._is_followed = True
+        outbox = Outbox()
+        async with following([self.topic], outbox, anyio.CancelScope()) as refusals:
+            self._refusal = refusals.get(self.topic)
+            self._is_followed = self._refusal is None
             self._decided.set()
-            async with anyio.create_task_group() as collecting:
-                collecting.start_soon(self._collect, news)
-                async for one in self._outbox.deliveries():
-                    await send(self._session, one)
-
-    async def _collect(self, news: AsyncGenerator[News]) -> None:
-        async for one in news:
-            self._outbox.put(self.topic, one)
-        self._outbox.close()
+            async for one in outbox.deliveries():
+                await send(self._session, one)

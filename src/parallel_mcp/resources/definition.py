@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import anyio
 from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import UriTemplate
 from mcp.types import (
@@ -19,6 +20,7 @@ from mcp.types import (
 
 from parallel_mcp.errors import InvalidArguments, NotFound, ResearchError
 from parallel_mcp.render.errors import error_text
+from parallel_mcp.resources.sending import check_sendable
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import origin
 
@@ -68,10 +70,12 @@ class ResourceDefinition:
         """Its content now, which others have written unless it has a `meta` of its own.
 
         Raises:
-            ResearchError: It cannot be read.
+            ResearchError: It cannot be read, or is too large for this connection.
         """
+        asked_at = anyio.current_time()
         answer = await self.read_text(call, **variables)
         text, ttl_ms = (answer.text, FINAL_TTL_MS) if isinstance(answer, FinalText) else (answer, 0)
+        check_sendable(text, call, "".join(variables.values()), asked_at=asked_at)
         content = TextResourceContents(
             uri=uri, text=text, mime_type=self.mime_type, _meta=self.meta or origin("private")
         )

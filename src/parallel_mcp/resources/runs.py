@@ -1,11 +1,12 @@
-"""Runs as resources."""
+"""Runs as resources. They are written on a thread: one of 32 MiB takes seconds, in which every watch would halt."""
+
+from anyio import to_thread
 
 from parallel_mcp.api.models import TaskRunResult
 from parallel_mcp.errors import NotFound, RunStillActive
 from parallel_mcp.render.documents import document_of
 from parallel_mcp.render.untrusted import marked
 from parallel_mcp.resources.definition import FinalText
-from parallel_mcp.resources.sending import sendable
 from parallel_mcp.tasks.handles import platform_link, run_handle
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.results import read_result
@@ -15,22 +16,25 @@ async def run_report(call: Call, run_id: str) -> FinalText:
     """The whole result as Markdown between marks: the pages of `get_result`, joined.
 
     Raises:
-        ResearchError: See `_finished`, `sendable`.
+        ResearchError: See `_finished`.
     """
-    result = await _finished(call, run_id)
-    run = result.run
-    document = marked(document_of(result.output, "markdown", "brief"))
-    return FinalText(sendable(f"Result of {run.run_id} ({run.processor}, {run.status}).\n{document}\n", call, run_id))
+    return FinalText(await to_thread.run_sync(_report_of, await _finished(call, run_id)))
 
 
 async def run_result(call: Call, run_id: str) -> FinalText:
     """The content of the result as JSON, exact.
 
     Raises:
-        ResearchError: See `_finished`, `sendable`.
+        ResearchError: See `_finished`.
     """
     result = await _finished(call, run_id)
-    return FinalText(sendable(document_of(result.output, "json", "none"), call, run_id))
+    return FinalText(await to_thread.run_sync(document_of, result.output, "json", "none"))
+
+
+def _report_of(result: TaskRunResult) -> str:
+    run = result.run
+    document = marked(document_of(result.output, "markdown", "brief"))
+    return f"Result of {run.run_id} ({run.processor}, {run.status}).\n{document}\n"
 
 
 async def _finished(call: Call, run_id: str) -> TaskRunResult:

@@ -34,7 +34,7 @@ async def run_status(call: Call, run_id: str) -> str | FinalText:
     Raises:
         ResearchError: It cannot be read, or that is no run.
     """
-    run = await call.api.retrieve_run(run_handle(run_id, "run_id"))
+    run = await call.run_as_it_stands(run_handle(run_id, "run_id"))
     await call.note(run)
     status = RunStatus.model_validate(run_line(run).model_dump())
     if run.is_active and (feed := call.app.feeds.known_run(call.owner, run_id)):

@@ -22,9 +22,12 @@ from parallel_mcp.tasks.run_feed import RunFeed, StartLooks
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
+    from parallel_mcp.api.models import TaskRun
 
 LINGER_S = 10.0  # the next slice of the same wait usually comes before
 LINGER_AFTER_CANCEL_S = 1.0
+ENDED_KNOWN_S = 120.0  # for so long another machine of the API may still say that a run goes on
+MAX_ENDED = 1_000
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class Feeds:
         self._changes = changes
         self._is_attending = False
         self._shared: defaultdict[_Key, list[_Shared]] = defaultdict(list)
+        self._ended: dict[_Key, tuple[TaskRun, float]] = {}  # the oldest first, each with its time
         self._start_looks: WeakValueDictionary[str, StartLooks] = WeakValueDictionary()  # by owner
 
     def of_run(self, api: ParallelApi, owner: str, run_id: str) -> AbstractAsyncContextManager[RunFeed]:
@@ -81,6 +85,14 @@ class Feeds:
         """The feed of a run that is being watched here, if the run is known by now."""
         shared = self._open_one((owner, run_id), lambda feed: feed.is_known)
         return cast("RunFeed", shared.feed) if shared else None
+
+    def ended_run(self, owner: str, run_id: str) -> TaskRun | None:
+        """A run that was lately seen here to have ended for good."""
+        feed = self.known_run(owner, run_id)
+        if feed is not None and feed.run is not None and feed.run.is_final:
+            return feed.run
+        run, ended_at = self._ended.get((owner, run_id), (None, 0.0))
+        return run if anyio.current_time() - ended_at < ENDED_KNOWN_S else None
 
     @asynccontextmanager
     async def joined(
@@ -133,7 +145,15 @@ class Feeds:
             self._shared[key].remove(shared)
             if not self._shared[key]:
                 del self._shared[key]
+            self._note_end(key, shared.feed)
             shared.feed.stop()
+
+    def _note_end(self, key: _Key, feed: Feed[Any]) -> None:
+        if isinstance(feed, RunFeed) and feed.run is not None and feed.run.is_final:
+            self._ended.pop(key, None)
+            self._ended[key] = feed.run, anyio.current_time()
+            if len(self._ended) > MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
 
     async def _keep_attending(self) -> None:
         """The one timer of all feeds, for as long as there are any."""

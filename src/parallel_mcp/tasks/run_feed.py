@@ -15,7 +15,7 @@ from parallel_mcp.tasks.trace import Message, Replay, Trace
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
 
-QUEUED_SHARE = 0.05  # of the time waited for the start: the next look for it comes no sooner
+QUEUED_SHARE = 0.05  # of the time that the stream is open: the next look for the start comes no sooner
 START_LOOKS_PER_S = 5.0  # of all runs of an owner: with a few, each is looked at about every second
 START_LOOKS_AT_ONCE = 5
 

@@ -166,6 +166,15 @@ class Call:
 
         return watching_findall(self.app.feeds, self.api, self.owner, findall_id, cursor)
 
+    async def run_as_it_stands(self, run_id: str) -> TaskRun:
+        """The state of a run. An end that was seen here stays: the machine upstream that answers may not know it yet.
+
+        Raises:
+            UpstreamError: It cannot be read.
+        """
+        run = await self.api.retrieve_run(run_id)
+        return (self.app.feeds.ended_run(self.owner, run_id) or run) if run.is_active else run
+
     async def note(self, run: TaskRun) -> None:
         """Let the ledger know if a run was seen to have ended."""
         await self.app.creator.note(self.owner, run)

@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from parallel_mcp.api.models import TaskGroup, TaskOutput
 from parallel_mcp.errors import InvalidArguments, UpstreamUnavailable
-from parallel_mcp.render.budget import as_many_as_fit
+from parallel_mcp.render.budget import as_many_as_fit, json_bytes
 from parallel_mcp.render.pages import MAX_PAGE_CHARS, MIN_PAGE_CHARS
 from parallel_mcp.render.sources import check_these
 from parallel_mcp.render.table_pages import (
@@ -49,6 +49,7 @@ from parallel_mcp.tools.watching import LAST_LOOK_S, watch_group
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
 
+MAX_TABLE_BYTES = 16 << 20
 MAX_DOUBTS = 30
 MAX_COLUMN_BYTES = 6_000
 MAX_NAME_CHARS = 80
@@ -92,18 +93,35 @@ async def group_csv(api: ParallelApi, group_id: str) -> str:
     """The whole table as CSV, exact, with the rows as they stand; see `render.tables`. All of it is held in memory.
 
     Raises:
+        InvalidArguments: It is larger than 16 MiB.
         UpstreamError: The group could not be read.
     """
     names = _Names()
     placed: list[PlacedRow] = []
+    size = 0
     async with aclosing(rows_of_group(api, group_id, with_output=True)) as rows:
         async for row in rows:
             names.add(row)
             placed.append(_placed(row, ()))
+            size += json_bytes([row.input, row.output.content if row.output else None])
+            _check_size(group_id, size)
     columns = columns_of(names.inputs, names.outputs)
-    placed.sort(key=lambda one: one.order)
-    lines = (csv_line(columns.cells(one.row).values()) for one in placed)
+    _check_size(group_id, size + len(placed) * len(columns.names))  # the commas, where each row has fields of its own
+    return await anyio.to_thread.run_sync(_csv_of, columns, placed)  # which may take seconds
+
+
+def _csv_of(columns: Columns, placed: list[PlacedRow]) -> str:
+    in_order = sorted(placed, key=lambda one: one.order)
+    lines = (csv_line(columns.cells(one.row).values()) for one in in_order)
     return csv_line(list[JsonValue](columns.names)) + "".join(lines)
+
+
+def _check_size(group_id: str, size: int) -> None:
+    if size > MAX_TABLE_BYTES:
+        raise InvalidArguments(
+            f"The table has more than {MAX_TABLE_BYTES >> 20} MiB, which is too much for one resource. "
+            f"Read it in pages: {next_call('get_result', id=group_id, format='csv')}"
+        )
 
 
 @dataclass

@@ -12,6 +12,9 @@ from parallel_mcp.tools.result_pages import GetResultArguments, GetResultOutput,
 from parallel_mcp.tools.status import elapsed_s, next_for
 from parallel_mcp.tools.watching import LAST_LOOK_S, watch_run
 
+RESULT_WITHIN_S = 1  # upstream
+RESULT_OF_ENDED_WITHIN_S = 10  # the machine that answers may hear of the end a little later than we did
+
 
 async def result_within(
     wait_s: float, request: GetResultArguments, call: Call, *, first_message: str = "starting"
@@ -39,7 +42,9 @@ async def result_of(request: GetResultArguments, call: Call) -> ResultAnswer:
         InvalidArguments: The arguments do not fit the result.
     """
     found = await read_result(request.id, call)
-    return page_of_result(request, found) if isinstance(found, TaskRunResult) else not_ready(found)
+    if not isinstance(found, TaskRunResult):
+        return not_ready(found)
+    return await anyio.to_thread.run_sync(page_of_result, request, found)  # of 32 MiB it takes seconds
 
 
 async def read_result(run_id: str, call: Call) -> TaskRunResult | TaskRun:
@@ -50,7 +55,9 @@ async def read_result(run_id: str, call: Call) -> TaskRunResult | TaskRun:
         NotFound: There is no such run.
     """
     try:
-        result = await call.api.run_result(run_id)
+        has_ended = call.app.feeds.ended_run(call.owner, run_id) is not None
+        timeout_s = RESULT_OF_ENDED_WITHIN_S if has_ended else RESULT_WITHIN_S
+        result = await call.api.run_result(run_id, timeout_s=timeout_s)
     except RunStillActive:
         return await call.api.retrieve_run(run_id)
     except NotFound:
@@ -61,7 +68,7 @@ async def read_result(run_id: str, call: Call) -> TaskRunResult | TaskRun:
 
 async def _without_result(run_id: str, call: Call) -> TaskRun:
     """The result endpoint answers 404 for failed as well as for unknown runs: the status tells them apart."""
-    run = await call.api.retrieve_run(run_id)
+    run = await call.run_as_it_stands(run_id)
     await call.note(run)
     if run.status in ("failed", "cancelled"):
         error = run.error

@@ -154,14 +154,15 @@ async def watched_until(
     last: _Snapshot | None = None
     messages: tuple[Message, ...] = ()
     total = 0
-    with anyio.CancelScope(deadline=deadline):
-        async with reporting(call, first_message) as report, watch as snapshots:
-            async for last in snapshots:
-                messages = (messages + last.new_messages)[-MAX_MESSAGES:]
-                total += len(last.new_messages)
-                report.update(_progress_line(last, messages), last.percent)
-            if last is not None and last.is_complete:
-                report.finish(_progress_line(last, messages))
+    async with watch as snapshots:  # outside of the scope: a watch whose time is up is left, not cancelled
+        with anyio.CancelScope(deadline=deadline):
+            async with reporting(call, first_message) as report:
+                async for last in snapshots:
+                    messages = (messages + last.new_messages)[-MAX_MESSAGES:]
+                    total += len(last.new_messages)
+                    report.update(_progress_line(last, messages), last.percent)
+                if last is not None and last.is_complete:
+                    report.finish(_progress_line(last, messages))
     return Watched(last, messages, total) if last is not None else None
 
 
