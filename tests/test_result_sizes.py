@@ -213,6 +213,17 @@ def test_many_long_citations_leave_room_for_the_result(letter: str, citations: A
     assert first.structured.page.end >= 4_000
 
 
+@pytest.mark.parametrize(("kind", "content"), [("text", "word " * 100), ("json", {"a": "word"})])
+def test_structured_half_says_that_it_lacks_sources(kind: str, content: object) -> None:
+    """Some clients show their model no other half."""
+    (complete,) = pages_of(result_of(content, kind, sources=50, letter=""), max_chars=40_000)
+    (cut,) = pages_of(result_of(content, kind, sources=120, letter=""), max_chars=40_000)
+
+    assert complete.structured.remark is None
+    assert cut.structured.remark == "`citations` holds 50 of 120 sources; format markdown lists all."
+    assert all(f"https://a.example/{number}" in cut.text for number in (49, 119))
+
+
 def test_page_parts_no_letter_from_its_accent_and_no_joined_emoji() -> None:
     """Half a family is another picture."""
     for piece in (PIECES["families"], PIECES["accents"]):

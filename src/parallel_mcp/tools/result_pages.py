@@ -190,6 +190,7 @@ class _PagedResult:
             cursor=page.next_cursor or None,
             link=platform_link(self._run.run_id),
             resource=self._resource() if page.is_first else None,
+            remark=self._remark(),
             next=self._next(page),
             untrusted=self._content(page),
         )
@@ -198,6 +199,11 @@ class _PagedResult:
     def _resource(self) -> str:
         template = RUN_REPORT if self._request.format == "markdown" else RUN_RESULT
         return template.format(run_id=self._run.run_id)
+
+    def _remark(self) -> str | None:
+        """For whoever reads the structured half alone; the other one says it of its own list."""
+        listed, count = len(self._citations), len(self._sources)
+        return f"`citations` holds {listed} of {count} sources; format markdown lists all." if listed < count else None
 
     def _next(self, page: Page) -> str:
         if page.is_whole:

@@ -10,6 +10,7 @@ from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.to_thread
 from mcp.shared.exceptions import MCPError
 from mcp.types import INTERNAL_ERROR, CallToolResult
 
@@ -103,7 +104,7 @@ class RunsAsTasks:
                 return
             await anyio.sleep(poll_interval_s(run))
             with suppress(*_PASSING):
-                run = await call.api.retrieve_run(run.run_id)
+                run = await call.run_as_it_stands(run.run_id)
 
     async def _told(self, snapshot: RunSnapshot, call: Call) -> Task:
         if snapshot.run.is_active:
@@ -117,7 +118,8 @@ class RunsAsTasks:
         if run.status == "cancelled":
             return ended(run, None)
         try:
-            return ended(run, self._reply(run, await _result(run, call)))
+            result = await _result(run, call)
+            return ended(run, await anyio.to_thread.run_sync(self._reply, run, result))  # of 32 MiB it takes seconds
         except RunFailed as error:
             return ended(run, failed(error))
         except UpstreamError as error:  # of the reading, not of the run: a task that has ended is not asked about again
@@ -148,7 +150,7 @@ async def _known_run(task_id: str, call: Call) -> TaskRun:
         ResearchError: It could not be read.
     """
     try:
-        return await call.api.retrieve_run(run_handle(task_id))
+        return await call.run_as_it_stands(run_handle(task_id))
     except (InvalidArguments, NotFound):
         raise UnknownTask from None
 

@@ -19,7 +19,7 @@ from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import Output, next_call, reply
 
 if TYPE_CHECKING:
-    from parallel_mcp.api.client import ParallelApi
+    pass
 
 MAX_IDS = 20
 
@@ -123,12 +123,11 @@ async def _lines(handles: list[str], call: Call, *, may_all_fail: bool = False) 
     Raises:
         ResearchError: None of them could be read, and that is all there is to say.
     """
-    api = call.api
     outcomes: dict[str, StatusLine | ResearchError] = {}
 
     async def read(handle: str) -> None:
         try:
-            outcomes[handle] = await _line(handle, api, call)
+            outcomes[handle] = await _line(handle, call)
         except ResearchError as error:
             outcomes[handle] = error
 
@@ -141,15 +140,15 @@ async def _lines(handles: list[str], call: Call, *, may_all_fail: bool = False) 
     return [_line_of(handle, outcomes[handle]) for handle in handles]
 
 
-async def _line(handle: str, api: ParallelApi, call: Call) -> StatusLine:
+async def _line(handle: str, call: Call) -> StatusLine:
     try:
         match handle_kind(handle):
             case "run":
-                run = await api.retrieve_run(handle)
+                run = await call.run_as_it_stands(handle)
                 await call.note(run)
                 return run_line(run)
             case "group":
-                group = await api.retrieve_group(handle)
+                group = await call.api.retrieve_group(handle)
                 await call.note_group(group)
                 return group_line(group)
             case "findall":

@@ -121,7 +121,7 @@ async def watch_run(
     if watched is None:
         with last_look(deadline):
             known = cursor if read_cursor(cursor) else ""
-            run = await call.api.retrieve_run(run_id)
+            run = await call.run_as_it_stands(run_id)
             watched = Watched(RunSnapshot(run=run, new_messages=(), cursor=known, cursor_fits=known == cursor))
     await call.note(watched.last.run)
     return watched
