@@ -2,12 +2,13 @@ import os
 from collections.abc import AsyncGenerator, Generator
 from dataclasses import dataclass
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 from mcp import Client
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from tests.connecting import connected
+from tests.connecting import KEY, connected
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -24,6 +25,10 @@ class Upstream:
     def sent(self, method: str, path: str) -> list[bytes]:
         """The bodies of the requests of one kind that arrived, in order."""
         return [request.body for request in self.simulator.requests if (request.method, request.path) == (method, path)]
+
+    def run_now(self, run_id: str) -> bytes:
+        """What it says of a run."""
+        return httpx.get(f"{self.url}/v1/tasks/runs/{run_id}", headers={"x-api-key": KEY}).content
 
 
 @pytest.fixture(scope="session")

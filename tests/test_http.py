@@ -206,6 +206,12 @@ def test_open_bind_with_named_hosts_is_accepted() -> None:
     check_exposure(load_settings({"host": "0.0.0.0", "allowed_hosts": "mcp.example.com"}))
 
 
+@pytest.mark.parametrize("name", ["localhost:8080", "Localhost", "127.0.0.1:8931", "[::1]", "[::1]:8080", "::1"])
+def test_name_of_loopback_is_accepted_for_ones_own_key_with_a_port_too(name: str) -> None:
+    """Nobody else can reach it."""
+    check_exposure(load_settings({"auth": "local", "allowed_hosts": name, "api_key": KEY}))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_server_finishes_the_call_on_its_way_and_exits_cleanly(
     upstream: Upstream, number: signal.Signals

@@ -162,14 +162,9 @@ async def read(client: Client, uri: str) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(content.text))
 
 
-def as_it_stands(upstream: Upstream, run_id: str) -> bytes:
-    """What the API says of a run."""
-    return httpx.get(f"{upstream.url}/v1/tasks/runs/{run_id}", headers={"x-api-key": KEY}).content
-
-
 def since_change_s(upstream: Upstream, run_id: str) -> float:
     """Seconds since the state of a run changed last, by the simulator's own account."""
-    run = json.loads(as_it_stands(upstream, run_id))
+    run = json.loads(upstream.run_now(run_id))
     return (datetime.now(UTC) - datetime.fromisoformat(run["modified_at"])).total_seconds()
 
 
@@ -343,7 +338,7 @@ async def test_end_that_was_told_is_what_is_read_though_the_api_lags_behind(
     async with client_of("memory", proxy.url, MODERN, heard) as client:
         run_id = await create(client, "never queue=0")
         uri, report = status_uri(run_id), f"{status_uri(run_id)}/report.md"
-        old = respond(200, as_it_stands(upstream, run_id))
+        old = respond(200, upstream.run_now(run_id))
         proxy.add(ScriptedFault(path=f"/v1/tasks/runs/{run_id}", fault=old, times=None))
         proxy.add(ScriptedFault(path=f"/v1/tasks/runs/{run_id}/result", fault=behind_by(2.0), times=None))
         async with hearing(client, MODERN, heard, [uri, report]):

@@ -1,5 +1,6 @@
 """Waiting for a run: bounded, resumable, and whole over any number of calls."""
 
+import json
 import time
 from itertools import pairwise
 from typing import Any
@@ -17,7 +18,8 @@ from parallel_mcp.tools.call import App, Call
 from parallel_mcp.tools.waiting import allowed_wait_s
 from tests.conftest import Upstream
 from tests.connecting import LEGACY, MODERN, connected, create, failure, structured, text_of
-from tests.faults import ScriptedFault, faulty, stall
+from tests.faults import ScriptedFault, faulty, respond, stall
+from tests.recorded_run import events, state, stream_of
 
 EVENTS = r"/v1/tasks/runs/[^/]+/events"
 
@@ -46,6 +48,30 @@ async def test_slices_give_each_message_once_and_in_order(upstream: Upstream, cl
     assert len(whole) == 40
     assert slices[-1]["status"] == "completed"
     assert slices[-1]["result_ready"]
+
+
+async def test_end_that_was_seen_is_taken_back_by_no_tool(upstream: Upstream) -> None:
+    """Some machines of the API may hear of it late; a model that is told `running` again watches for nothing."""
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url) as client:
+            run_id = await create(client, "never queue=0")
+            running = upstream.run_now(run_id)
+            upstream.simulator.finish(run_id)
+            first = structured(await client.call_tool("watch_progress", {"id": run_id}))
+            told = events(state(run=json.loads(running)))
+            proxy.add(ScriptedFault(path=f"/v1/tasks/runs/{run_id}", fault=respond(200, running), times=None))
+            proxy.add(ScriptedFault(path=f"/v1/tasks/runs/{run_id}/result", fault=respond(408, b"{}"), times=None))
+            proxy.add(ScriptedFault(path=EVENTS, fault=stream_of(told), times=None))
+            calls: list[tuple[str, dict[str, Any]]] = [
+                ("watch_progress", {"id": run_id, "timeout_s": 0}),
+                ("watch_progress", {"id": run_id, "timeout_s": 1}),
+                ("get_result", {"id": run_id}),
+                ("get_result", {"id": run_id, "wait_s": 1}),
+            ]
+            said = [structured(await client.call_tool(*call))["status"] for call in calls]
+            (item,) = structured(await client.call_tool("get_status", {"ids": [run_id]}))["items"]
+
+    assert [first["status"], *said, item["status"]] == ["completed"] * 6
 
 
 async def test_cursor_is_understood_by_another_process(upstream: Upstream) -> None:

@@ -54,12 +54,18 @@ def check_exposure(settings: Settings) -> None:
             f"it would bind {settings.host}, which others can reach, without knowing its own name, so any web page "
             f"could talk to it. Set {env_name('allowed_hosts')} to the host names under which clients reach it"
         )
-    others_reach = [host for host in (settings.host, *settings.allowed_hosts) if not is_loopback(host)]
+    others_reach = [host for host in (settings.host, *settings.allowed_hosts) if not is_loopback(_name_in(host))]
     if settings.auth == "local" and others_reach:  # a name of a server on loopback is that of a proxy before it
         raise SettingsError(
             f"others could reach it as {others_reach[0]}, and it would spend its own API key on them. "
             f"{env_name('auth')}=local is for loopback only; use {env_name('auth')}=caller"
         )
+
+
+def _name_in(host: str) -> str:
+    """The name or address in a host that may be given with a port."""
+    name, separator, port = host.lower().rpartition(":")
+    return name if separator and port.isdecimal() and (":" not in name or name.endswith("]")) else host.lower()
 
 
 class KeyGate:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
 import anyio.to_thread
 
 from parallel_mcp.errors import LedgerUnavailable
@@ -82,6 +83,7 @@ class SqliteLedger:
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._lock = threading.Lock()
+        self._threads = anyio.CapacityLimiter(40)  # of its own: those of all may be busy writing large results
 
     async def begin(self, intent: Intent, limits: Limits, *, ignore: frozenset[str] = frozenset()) -> Begun:
         """See `Ledger.begin`."""
@@ -189,7 +191,7 @@ class SqliteLedger:
 
     async def _run(self, step: Callable[[sqlite3.Connection, float], _T]) -> _T:
         """Carry a step out in a thread; a caller who is cancelled meanwhile still leaves it done."""
-        return await anyio.to_thread.run_sync(self._carry_out, step)
+        return await anyio.to_thread.run_sync(self._carry_out, step, limiter=self._threads)
 
     def _carry_out(self, step: Callable[[sqlite3.Connection, float], _T]) -> _T:
         with self._lock:

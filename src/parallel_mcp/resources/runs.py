@@ -3,13 +3,13 @@
 from anyio import to_thread
 
 from parallel_mcp.api.models import TaskRunResult
-from parallel_mcp.errors import NotFound, RunStillActive
+from parallel_mcp.errors import NotFound, RunStillActive, UpstreamUnavailable
 from parallel_mcp.render.documents import document_of
 from parallel_mcp.render.untrusted import marked
 from parallel_mcp.resources.definition import FinalText
 from parallel_mcp.tasks.handles import platform_link, run_handle
 from parallel_mcp.tools.call import Call
-from parallel_mcp.tools.results import read_result
+from parallel_mcp.tools.results import RESULT_OF_ENDED_WITHIN_S, RESULT_WITHIN_S, read_result
 
 
 async def run_report(call: Call, run_id: str) -> FinalText:
@@ -44,11 +44,16 @@ async def _finished(call: Call, run_id: str) -> TaskRunResult:
         InvalidArguments: Not the id of a run.
         RunStillActive: It has none yet.
         NotFound: There is no such run, or it stopped without a result.
+        UpstreamUnavailable: It has one, which the machine that answers does not know of yet.
         RunFailed: It failed or was cancelled.
     """
-    found = await read_result(run_handle(run_id, "run_id"), call)
+    has_ended = call.app.feeds.ended_run(call.owner, run_handle(run_id, "run_id")) is not None
+    within_s = RESULT_OF_ENDED_WITHIN_S if has_ended else RESULT_WITHIN_S
+    found = await read_result(run_id, call, within_s=within_s)
     if isinstance(found, TaskRunResult):
         return found
     if found.is_active:
         raise RunStillActive(f"The run {run_id} is {found.status}: there is no result yet")
+    if found.status == "completed":
+        raise UpstreamUnavailable(f"The run {run_id} has just completed, and its result could not be read yet")
     raise NotFound(f"The run {run_id} is {found.status} and has no result; see {platform_link(run_id)}")

@@ -67,9 +67,11 @@ class Feeds:
 
     def of_run(self, api: ParallelApi, owner: str, run_id: str) -> AbstractAsyncContextManager[RunFeed]:
         """The feed of a run, for as long as the block lasts. A late watcher gets what is known already at once."""
-        return self.joined(
-            (owner, run_id), lambda pace: RunFeed(api, run_id, pace, self._looks_of(owner)), lambda _: True
-        )
+
+        def opened(pace: Pace) -> RunFeed:
+            return RunFeed(api, run_id, pace, self._looks_of(owner), self.ended_run(owner, run_id))
+
+        return self.joined((owner, run_id), opened, lambda _: True)
 
     def of_group(
         self, api: ParallelApi, owner: str, group_id: str, after: str

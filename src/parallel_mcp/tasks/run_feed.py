@@ -54,10 +54,12 @@ class StartLooks:
 class RunFeed(Feed[Event]):
     """What is known of a run. Each connection to its stream replays its messages from the start."""
 
-    def __init__(self, api: ParallelApi, run_id: str, pace: Pace, start_looks: StartLooks) -> None:
+    def __init__(
+        self, api: ParallelApi, run_id: str, pace: Pace, start_looks: StartLooks, known: TaskRun | None = None
+    ) -> None:
         super().__init__(pace)
         self.run_id = run_id
-        self.run: TaskRun | None = None
+        self.run = known
         self.trace = Trace()
         self.meter: float | None = None
         self.sources_read: int | None = None

@@ -29,37 +29,35 @@ async def result_within(
     if watched.last.run.is_active:
         return not_ready(watched.last.run, cursor=watched.last.cursor)
     with anyio.CancelScope(deadline=deadline + LAST_LOOK_S):
-        return await result_of(request, call)
+        return await result_of(request, call, within_s=RESULT_OF_ENDED_WITHIN_S)
     return not_ready(watched.last.run)
 
 
-async def result_of(request: GetResultArguments, call: Call) -> ResultAnswer:
-    """The page of the result that is asked for, or how the run stands if there is none yet.
+async def result_of(request: GetResultArguments, call: Call, *, within_s: int = RESULT_WITHIN_S) -> ResultAnswer:
+    """The page of the result that is asked for, or how the run stands if there is none by then.
 
     Raises:
         RunFailed: The run failed or was cancelled.
         NotFound: There is no such run.
         InvalidArguments: The arguments do not fit the result.
     """
-    found = await read_result(request.id, call)
+    found = await read_result(request.id, call, within_s=within_s)
     if not isinstance(found, TaskRunResult):
         return not_ready(found)
     return await anyio.to_thread.run_sync(page_of_result, request, found)  # of 32 MiB it takes seconds
 
 
-async def read_result(run_id: str, call: Call) -> TaskRunResult | TaskRun:
-    """The result of a run, or the run as it stands if it has none.
+async def read_result(run_id: str, call: Call, *, within_s: int = RESULT_WITHIN_S) -> TaskRunResult | TaskRun:
+    """The result of a run, or the run as it stands if it has none by then.
 
     Raises:
         RunFailed: The run failed or was cancelled.
         NotFound: There is no such run.
     """
     try:
-        has_ended = call.app.feeds.ended_run(call.owner, run_id) is not None
-        timeout_s = RESULT_OF_ENDED_WITHIN_S if has_ended else RESULT_WITHIN_S
-        result = await call.api.run_result(run_id, timeout_s=timeout_s)
+        result = await call.api.run_result(run_id, timeout_s=within_s)
     except RunStillActive:
-        return await call.api.retrieve_run(run_id)
+        return await call.run_as_it_stands(run_id)
     except NotFound:
         return await _without_result(run_id, call)
     await call.note(result.run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import anyio
 from mcp.types import CallToolResult
@@ -17,9 +16,6 @@ from parallel_mcp.tasks.handles import handle_kind, platform_link
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import Output, next_call, reply
-
-if TYPE_CHECKING:
-    pass
 
 MAX_IDS = 20
 
