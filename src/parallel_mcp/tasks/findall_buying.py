@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from parallel_mcp.api.findall import FindAllApi
 
 LEDGER_NAME = "findall {}"  # beside the names of processors in the ledger
-_REACHED = "findall {} to {} matches, {} enrichments"  # by an addition
-_REACHED_IN = re.compile(r"findall \S+ to (\d+) matches, (\d+) enrichments")
+_REACHED = "findall {} to {} matches, {} enrichments (+{})"  # by an addition
+_REACHED_IN = re.compile(r"findall \S+ to (\d+) matches, (\d+) enrichments \(\+(\d+)\)")
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +163,7 @@ async def enrichment(
     def shows(now: FindAllSchema) -> bool:
         return _has_enrichment(now, wanted)
 
-    reached = _Reached(found.schema.match_limit or 0, len(found.schema.enrichments) + 1)
+    reached = _Reached(found.schema.match_limit or 0, len(found.schema.enrichments) + 1, enrichments_added=1)
     intent = _addition_intent(found, reached, findall_id, wanted.body(), owner, keep_title)
     what = f"Enriching up to {found.most_matches:,} matches with {processor.name}"
     sending = partial(_sent_or_seen, enrich, shows, api.findall, findall_id)
@@ -255,15 +255,14 @@ async def _prepared_as_found(
 
 async def _shows_all(creator: Creator, intent: Intent, schema: FindAllSchema) -> bool:
     """Whether a schema shows what was added in the last minutes: one machine upstream may lag behind another."""
-    added = [
-        _Reached.by(entry)
-        for entry in await creator.ledger.of_group(intent.owner, intent.group_id)
-        if entry.state == "created" and entry.age_s < SAME_REQUEST_S
-    ]
-    return all(
-        reached.match_limit <= (schema.match_limit or 0) and reached.enrichments <= len(schema.enrichments)
-        for reached in added
-    )
+    match_limit = enrichments = 0
+    for entry in reversed(await creator.ledger.of_group(intent.owner, intent.group_id)):
+        if entry.state == "created" and entry.age_s < SAME_REQUEST_S:
+            reached = _Reached.by(entry)
+            match_limit = max(match_limit, reached.match_limit)
+            # of two that were looked up side by side, each reckoned without the other
+            enrichments = max(enrichments + reached.enrichments_added, reached.enrichments)
+    return match_limit <= (schema.match_limit or 0) and enrichments <= len(schema.enrichments)
 
 
 async def _input_of(api: FindAllApi, order: FindAllOrder) -> FindAllInput:
@@ -350,14 +349,15 @@ class _Reached:
 
     match_limit: int = 0
     enrichments: int = 0
+    enrichments_added: int = 0
 
     def named(self, generator: str) -> str:
-        return _REACHED.format(generator, self.match_limit, self.enrichments)
+        return _REACHED.format(generator, self.match_limit, self.enrichments, self.enrichments_added)
 
     @classmethod
     def by(cls, entry: Entry) -> _Reached:
         told = _REACHED_IN.fullmatch(entry.processor)
-        return cls(int(told[1]), int(told[2])) if told else cls()
+        return cls(*map(int, told.groups())) if told else cls()
 
 
 def _addition_intent(
