@@ -977,6 +977,33 @@ async def test_addition_that_shows_after_all_stays_charged(upstream: Upstream, t
     assert spent == pytest.approx(before + price)
 
 
+@pytest.mark.parametrize(("carried_out", "usd"), [("never", 0.6), ("before", 0.6), ("after", 0.9)])
+async def test_lost_extension_is_charged_only_if_a_later_one_does_not_explain_what_shows(
+    upstream: Upstream, tmp_path: Path, carried_out: str, usd: float
+) -> None:
+    """Another extension reaches the limit of the lost one as well: the matches between them were bought once."""
+    ledger = tmp_path / "ledger.sqlite3"
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets=TOOLSETS, ledger=str(ledger)) as client:
+            findall_id = await start(client, "never", match_limit=5)
+            before = await spent_usd(client)
+            proxy.add(ScriptedFault(method="POST", path=f"{RUNS}/{findall_id}/extend", fault=respond(502)))
+            lost = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 15})
+            older_by(ledger, 120)
+            if carried_out == "before":
+                await add_elsewhere(upstream, findall_id, "extend", {"additional_match_limit": 10}, unseen=False)
+            structured(await client.call_tool("extend_findall", {"id": findall_id, "match_limit": 25}))
+            if carried_out == "after":
+                await add_elsewhere(upstream, findall_id, "extend", {"additional_match_limit": 10}, unseen=False)
+            again = structured(await client.call_tool("extend_findall", {"id": findall_id, "match_limit": 15}))
+            older_by(ledger, 3_601)
+            spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert "Code: addition_unknown" in lost
+    assert (again["match_limit"], again["deduplicated"]) == (35 if carried_out == "after" else 25, True)
+    assert spent == pytest.approx(before + usd)
+
+
 @pytest.mark.parametrize("what", ["create", "extend", "enrich"])
 async def test_server_that_is_stopped_before_anything_is_sent_leaves_nothing_open(
     upstream: Upstream, tmp_path: Path, what: str
