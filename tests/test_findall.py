@@ -614,6 +614,46 @@ async def test_addition_that_does_not_show_yet_is_not_reckoned_without(
     assert (added["match_limit"], added["most_usd"]) == ((25, 0.15) if first == "extend" else (25, 0.8))
 
 
+async def test_enrichments_at_once_are_both_reckoned_with(upstream: Upstream, tmp_path: Path) -> None:
+    """Looked up side by side, neither knows of the other: an extension that is shown one alone would look cheaper."""
+    ledger = tmp_path / "ledger.sqlite3"
+    free = threading.Event()
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets=TOOLSETS, ledger=str(ledger), max_usd_per_call=0) as client:
+            findall_id = await start(client, "never")
+            path = f"{RUNS}/{findall_id}/schema"
+
+            async def enrich(processor: str) -> None:
+                call = {"id": findall_id, "output_schema": SCHEMA, "processor": processor}
+                structured(await client.call_tool("enrich_findall", call))
+
+            await enrich("lite")
+            older_by(ledger, 600)
+            before = await schema_of(upstream, findall_id)
+            proxy.add(ScriptedFault(method="GET", path=path, fault=held_until(free, respond(200, before)), times=2))
+            looked = len(proxy.requests)
+            async with anyio.create_task_group() as adding:
+                adding.start_soon(enrich, "base")
+                adding.start_soon(enrich, "pro")
+                await proxy.wait_for(lambda: sum(request.path == path for request in proxy.requests[looked:]) >= 2)
+                free.set()
+            late_schema = json.loads(await schema_of(upstream, findall_id))
+            del late_schema["enrichments"][-1]
+            late_body = json.dumps(late_schema).encode()
+            proxy.add(ScriptedFault(method="GET", path=path, fault=respond(200, late_body), times=2))
+            text = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 15})
+            added = structured(await client.call_tool("extend_findall", {"id": findall_id, "match_limit": 15}))
+
+    assert "Code: still_changing" in text
+    assert (added["enrichments"], added["most_usd"]) == (3, pytest.approx(10 * (0.03 + 0.005 + 0.01 + 0.1)))
+    assert len(upstream.sent("POST", f"{RUNS}/{findall_id}/extend")) == 1
+
+
+async def schema_of(upstream: Upstream, findall_id: str) -> bytes:
+    async with httpx.AsyncClient(headers={"x-api-key": KEY, "parallel-beta": FINDALL_BETA}) as http:
+        return (await http.get(f"{upstream.url}{RUNS}/{findall_id}/schema")).content
+
+
 async def test_additions_at_once_cost_what_they_say(upstream: Upstream) -> None:
     """Models call tools side by side: each addition is priced by what the others have made of the run."""
     answers: dict[str, Any] = {}
@@ -683,12 +723,12 @@ async def test_additions_of_two_servers_with_one_ledger_never_buy_more_than_they
     assert sum(body["additional_match_limit"] for body in extensions) == added["match_limit"] - 5
 
 
-def held_until(free: threading.Event) -> ByteFault:
-    """Not forwarded before `free` is set."""
+def held_until(free: threading.Event, then: ByteFault = pass_through) -> ByteFault:
+    """Not forwarded, or whatever comes `then`, before `free` is set."""
 
     async def fault(exchange: Exchange) -> Ending:
         await anyio.to_thread.run_sync(free.wait, abandon_on_cancel=True)
-        return await pass_through(exchange)
+        return await then(exchange)
 
     return fault
 
@@ -935,6 +975,33 @@ async def test_addition_that_shows_after_all_stays_charged(upstream: Upstream, t
     assert again["deduplicated"]
     assert price > 0
     assert spent == pytest.approx(before + price)
+
+
+@pytest.mark.parametrize(("carried_out", "usd"), [("never", 0.6), ("before", 0.6), ("after", 0.9)])
+async def test_lost_extension_is_charged_only_if_a_later_one_does_not_explain_what_shows(
+    upstream: Upstream, tmp_path: Path, carried_out: str, usd: float
+) -> None:
+    """Another extension reaches the limit of the lost one as well: the matches between them were bought once."""
+    ledger = tmp_path / "ledger.sqlite3"
+    with faulty(upstream.url) as proxy:
+        async with connected("memory", proxy.url, toolsets=TOOLSETS, ledger=str(ledger)) as client:
+            findall_id = await start(client, "never", match_limit=5)
+            before = await spent_usd(client)
+            proxy.add(ScriptedFault(method="POST", path=f"{RUNS}/{findall_id}/extend", fault=respond(502)))
+            lost = await failure(client, "extend_findall", {"id": findall_id, "match_limit": 15})
+            older_by(ledger, 120)
+            if carried_out == "before":
+                await add_elsewhere(upstream, findall_id, "extend", {"additional_match_limit": 10}, unseen=False)
+            structured(await client.call_tool("extend_findall", {"id": findall_id, "match_limit": 25}))
+            if carried_out == "after":
+                await add_elsewhere(upstream, findall_id, "extend", {"additional_match_limit": 10}, unseen=False)
+            again = structured(await client.call_tool("extend_findall", {"id": findall_id, "match_limit": 15}))
+            older_by(ledger, 3_601)
+            spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert "Code: addition_unknown" in lost
+    assert (again["match_limit"], again["deduplicated"]) == (35 if carried_out == "after" else 25, True)
+    assert spent == pytest.approx(before + usd)
 
 
 @pytest.mark.parametrize("what", ["create", "extend", "enrich"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from parallel_mcp.api.findall import FindAllApi
 
 LEDGER_NAME = "findall {}"  # beside the names of processors in the ledger
-_REACHED = "findall {} to {} matches, {} enrichments"  # by an addition
-_REACHED_IN = re.compile(r"findall \S+ to (\d+) matches, (\d+) enrichments")
+_REACHED = "findall {} to {} matches (+{}), {} enrichments (+{})"  # by an addition
+_REACHED_IN = re.compile(r"findall \S+ to (\d+) matches \(\+(\d+)\), (\d+) enrichments \(\+(\d+)\)")
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ async def extension(
     def shows(now: FindAllSchema) -> bool:
         return (now.match_limit or 0) >= match_limit
 
-    reached = _Reached(match_limit, len(found.schema.enrichments))
+    reached = _Reached(match_limit, found.most_matches, len(found.schema.enrichments), 0)
     intent = _addition_intent(found, reached, findall_id, {"match_limit": match_limit}, owner, keep_title)
     what = f"Up to {found.most_matches:,} further matches with {found.schema.generator}"
     sending = partial(_sent_or_seen, extend, shows, api.findall, findall_id)
@@ -163,7 +163,7 @@ async def enrichment(
     def shows(now: FindAllSchema) -> bool:
         return _has_enrichment(now, wanted)
 
-    reached = _Reached(found.schema.match_limit or 0, len(found.schema.enrichments) + 1)
+    reached = _Reached(found.schema.match_limit or 0, 0, len(found.schema.enrichments) + 1, 1)
     intent = _addition_intent(found, reached, findall_id, wanted.body(), owner, keep_title)
     what = f"Enriching up to {found.most_matches:,} matches with {processor.name}"
     sending = partial(_sent_or_seen, enrich, shows, api.findall, findall_id)
@@ -180,7 +180,7 @@ async def _addition(
     sending: Send[FindAllSchema],
 ) -> Addition:
     if found.is_there:
-        await _settle_lost(creator, intent)
+        await _settle_lost(creator, intent, found.schema)
         return Addition(found.schema)
     preparing = partial(_prepared_as_found, creator, intent, look, found, sending)
     purchase = Purchase(intent, what, preparing, partial(_schema_found, api))
@@ -255,15 +255,14 @@ async def _prepared_as_found(
 
 async def _shows_all(creator: Creator, intent: Intent, schema: FindAllSchema) -> bool:
     """Whether a schema shows what was added in the last minutes: one machine upstream may lag behind another."""
-    added = [
-        _Reached.by(entry)
-        for entry in await creator.ledger.of_group(intent.owner, intent.group_id)
-        if entry.state == "created" and entry.age_s < SAME_REQUEST_S
-    ]
-    return all(
-        reached.match_limit <= (schema.match_limit or 0) and reached.enrichments <= len(schema.enrichments)
-        for reached in added
-    )
+    match_limit = enrichments = 0
+    for entry in reversed(await creator.ledger.of_group(intent.owner, intent.group_id)):
+        if entry.state == "created" and entry.age_s < SAME_REQUEST_S:
+            reached = _Reached.by(entry)
+            match_limit = max(match_limit, reached.match_limit)
+            # of two that were looked up side by side, each reckoned without the other
+            enrichments = max(enrichments + reached.enrichments_added, reached.enrichments)
+    return match_limit <= (schema.match_limit or 0) and enrichments <= len(schema.enrichments)
 
 
 async def _input_of(api: FindAllApi, order: FindAllOrder) -> FindAllInput:
@@ -328,17 +327,26 @@ async def _schema_found(api: FindAllApi, entry: Entry) -> Found[FindAllSchema]:
     return Found(await api.schema(entry.handle), is_active=True)
 
 
-async def _settle_lost(creator: Creator, intent: Intent) -> None:
+async def _settle_lost(creator: Creator, intent: Intent, schema: FindAllSchema) -> None:
     """Note that an addition whose answer was lost was carried out: the run shows it. Of several it is the last."""
     try:
         last_first = await creator.ledger.of_group(intent.owner, intent.group_id)
     except LedgerUnavailable as error:  # nothing is to be bought, so nothing need be known
         logger.info("Whether an addition is still open could not be read: %s", error)
         return
-    equal = (entry for entry in last_first if entry.fingerprint == intent.fingerprint and entry.state != "failed")
-    last = next(equal, None)
-    if last and (last.state == "unknown" or (last.state == "intent" and last.age_s >= LONGEST_ADDITION_S)):
+    place = next((place for place, entry in enumerate(last_first) if entry.fingerprint == intent.fingerprint), None)
+    if place is None:
+        return
+    last, later = last_first[place], last_first[:place]
+    is_lost = last.state == "unknown" or (last.state == "intent" and last.age_s >= LONGEST_ADDITION_S)
+    if is_lost and _shows_beside(later, _Reached.by(last), schema):
         await creator.settle(last.entry_id, "created", intent.group_id)
+
+
+def _shows_beside(later: list[Entry], lost: _Reached, schema: FindAllSchema) -> bool:
+    """Whether a schema that shows what was lost would show it without the matches that were added later, too."""
+    added_later = sum(_Reached.by(entry).matches_added for entry in later if entry.state == "created")
+    return not lost.matches_added or lost.match_limit <= (schema.match_limit or 0) - added_later
 
 
 # ---- what a run says of itself
@@ -349,15 +357,17 @@ class _Reached:
     """What a run has after an addition, at least. The ledger keeps it in the name of the addition."""
 
     match_limit: int = 0
+    matches_added: int = 0
     enrichments: int = 0
+    enrichments_added: int = 0
 
     def named(self, generator: str) -> str:
-        return _REACHED.format(generator, self.match_limit, self.enrichments)
+        return _REACHED.format(generator, *astuple(self))
 
     @classmethod
     def by(cls, entry: Entry) -> _Reached:
         told = _REACHED_IN.fullmatch(entry.processor)
-        return cls(int(told[1]), int(told[2])) if told else cls()
+        return cls(*map(int, told.groups())) if told else cls()
 
 
 def _addition_intent(
