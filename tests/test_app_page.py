@@ -587,6 +587,34 @@ async def test_sources_that_a_table_quotes_are_not_taken_for_its_own(
     assert "3. Another" in text
 
 
+async def test_result_that_a_tool_had_no_room_for_is_loaded(
+    browser: Browser, client: Client, upstream: Upstream
+) -> None:
+    """Of a long one that does not fit the schema of its spec, the structured half holds nothing."""
+    give_result(upstream, "text", "Of the depths.", ["output"])
+
+    async with hosting(browser, client) as host:
+        found = {"id": RUN_ID, "status": "completed", "is_final": True, "untrusted": {"citations": []}}
+        await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": found})
+        await host.view.locator("#content").get_by_text("Of the depths.").wait_for()
+
+    assert host.calls("get_result") == [{"id": RUN_ID}]
+
+
+async def test_result_on_show_stays_when_a_newer_one_cannot_be_loaded(browser: Browser, client: Client) -> None:
+    """What is known is worth more than why no more is."""
+
+    def refuse(message: Message) -> str:
+        return "not allowed" if asks_for(message, "get_result") else ""
+
+    async with hosting(browser, client, refuse=refuse) as host:
+        await shown_result(host, {"content": "Of the depths."})
+        over = {"id": RUN_ID, "status": "completed", "is_active": False, "result_ready": True, "untrusted_messages": []}
+        await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": over})
+        await notice_with(host, "not allowed").wait_for()
+        assert await host.view.locator("#content").inner_text() == "Of the depths."
+
+
 async def test_copy_gives_the_result_with_its_sources(browser: Browser, client: Client) -> None:
     """Hosts that grant no clipboard leave a selection, which is enough."""
     async with hosting(browser, client) as host:
