@@ -594,7 +594,7 @@ async def test_result_that_a_tool_had_no_room_for_is_loaded(
     give_result(upstream, "text", "Of the depths.", ["output"])
 
     async with hosting(browser, client) as host:
-        found = {"id": RUN_ID, "status": "completed", "is_final": True, "untrusted": {"citations": []}}
+        found: Message = {"id": RUN_ID, "status": "completed", "is_final": True, "untrusted": {"citations": []}}
         await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": found})
         await host.view.locator("#content").get_by_text("Of the depths.").wait_for()
 
@@ -609,7 +609,8 @@ async def test_result_on_show_stays_when_a_newer_one_cannot_be_loaded(browser: B
 
     async with hosting(browser, client, refuse=refuse) as host:
         await shown_result(host, {"content": "Of the depths."})
-        over = {"id": RUN_ID, "status": "completed", "is_active": False, "result_ready": True, "untrusted_messages": []}
+        over: Message = {"id": RUN_ID, "status": "completed", "is_active": False, "result_ready": True}
+        over["untrusted_messages"] = []
         await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": over})
         await notice_with(host, "not allowed").wait_for()
         assert await host.view.locator("#content").inner_text() == "Of the depths."

@@ -346,6 +346,7 @@ def _noted(place: int, *notes: Note) -> History:
         ("ended before its run", _doctored(2, answered_at=109.0)),
         ("ended wrongly", _doctored(2, answer=_state("failed", "two", "three"))),
         ("ended wrongly", _doctored(2, answer={**_state("completed", "two", "three"), "result_ready": False})),
+        ("ended without its last notification", _doctored(2, notes=FAULTLESS.watches[2].notes[:1])),
         ("failed without a fault", _doctored(3, invoked_at=100.0, answered_at=101.0)),
         ("repeated a message", _doctored(2, answer=_state("completed", "two", "two", "three"))),
         ("mixed up messages", _doctored(2, answer=_state("completed", "three", "two"))),

@@ -167,6 +167,8 @@ class History:
             told = (watch.answer["status"], watch.answer["result_ready"])
             if told != (truth.status, truth.status == STATUS_OF_COMPLETED):
                 yield "ended wrongly"
+            if watch.answer["result_ready"] and self._had_time(watch) and watch.notes[-1].value != 100:
+                yield "ended without its last notification"
         else:
             if answered_at < watch.deadline - CLOCKS_DIFFER_S:
                 yield "left early"
@@ -204,16 +206,19 @@ class History:
         if self._could_tell_all(chain[-1], truth) and Counter(truth.messages) - Counter(told):
             yield "lost a message"
 
+    def _had_time(self, last: Watch) -> bool:
+        """Whether a watch ended because its run did."""
+        return last.answered_at is not None and last.answered_at < last.deadline - CLOCKS_DIFFER_S
+
     def _could_tell_all(self, last: Watch, truth: Truth) -> bool:
         """Whether the stream could be read whole when the run ended, in the time of the watch that came to the end.
 
         Otherwise the end is told without the last steps: it never waits for the stream.
         """
-        had_time = last.answered_at is not None and last.answered_at < last.deadline - CLOCKS_DIFFER_S
         could_read = truth.ended_at > self.healed_at and not truth.stream_breaks
         return (
             last.found_the_end
-            and had_time
+            and self._had_time(last)
             and could_read
             and bool(truth.messages)
             and not self._kinds(truth) & STREAM_STALLS

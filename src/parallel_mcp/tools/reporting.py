@@ -44,7 +44,7 @@ class ProgressReporter:
     async def keep_sending(self) -> None:
         """Send at once, then as often as allowed and needed, until `close`; what is unsent by then goes out last."""
         await self._send()
-        while not self._closing:
+        while self._unsent or not self._closing:  # what came while sending is unsent
             not_before = anyio.current_time() + MIN_INTERVAL_S
             with anyio.move_on_after(HEARTBEAT_S):
                 await self._wake.wait()
