@@ -805,6 +805,69 @@ async def test_additions_at_once_buy_a_row_that_they_share_once(upstream: Upstre
     assert spent == 0.015
 
 
+async def test_addition_waits_for_one_that_was_begun_while_it_waited_for_another(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """Calls side by side begin at any moment, not all at once; none of them has to give way."""
+    created: dict[str, int] = {}
+    ledger, listed, answered = tmp_path / "ledger.sqlite3", threading.Event(), threading.Event()
+    async with behind_proxy(upstream, ledger=str(ledger)) as (client, proxy):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        proxy.add(
+            ScriptedFault(method="GET", path=RUNS, fault=held_until(listed)),
+            ScriptedFault(method="POST", path=RUNS, fault=held_until(answered)),
+        )
+        before = len(proxy.requests)
+
+        async def add(row: str) -> None:
+            more = await create_group(client, inputs=[row], processor="lite", group_id=made["group_id"])
+            created[row] = more["rows_created"]
+
+        async with anyio.create_task_group() as adding:
+            adding.start_soon(add, "begun second")
+            await proxy.wait_for(lambda: any(r.path.endswith("/runs") for r in proxy.requests[before:]))
+            adding.start_soon(add, "begun first")
+            await proxy.wait_for(lambda: any(r.method == "POST" for r in proxy.requests[before:]))
+            adding.start_soon(add, "waits")
+            await client.call_tool("get_status", {})  # by then it has looked whom to wait for
+            listed.set()
+            with anyio.fail_after(30):
+                while intents_in(ledger) < 2:
+                    await client.call_tool("get_status", {})
+            answered.set()
+
+    assert created == {"begun first": 1, "begun second": 1, "waits": 1}
+
+
+def intents_in(ledger: Path) -> int:
+    """How many creates are on their way."""
+    with closing(sqlite3.connect(ledger)) as db:
+        return int(db.execute("SELECT count(*) FROM entries WHERE state = 'intent'").fetchone()[0])
+
+
+async def test_rows_added_while_the_group_is_looked_at_are_no_reason_to_refuse(upstream: Upstream) -> None:
+    """A count that is younger than the list is no sign of a list that lags behind."""
+    counted, outcomes = threading.Event(), list[int]()
+    async with behind_proxy(upstream) as (client, proxy):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        path = f"/v1/tasks/groups/{made['group_id']}"
+        proxy.add(ScriptedFault(method="GET", path=path, fault=held_until(counted)))
+        before = len(proxy.requests)
+
+        async def add(row: str) -> None:
+            more = await create_group(client, inputs=[row], processor="lite", group_id=made["group_id"])
+            outcomes.append(more["rows_created"])
+
+        async with anyio.create_task_group() as adding:
+            adding.start_soon(add, "b")
+            await proxy.wait_for(lambda: any(r.path == path for r in proxy.requests[before:]))
+            await add("c")
+            counted.set()
+
+    assert outcomes == [1, 1]
+    assert sorted((await shown(upstream, made["group_id"])).values()) == list("abc")
+
+
 async def test_addition_in_its_turn_sends_no_row_whose_answer_the_one_before_it_lost(upstream: Upstream) -> None:
     """That the rows are open is written down later than the addition that waits."""
     outcomes: list[str] = []

@@ -251,11 +251,11 @@ class GroupCreating:
         if entry.state == "created" and _rows_bought(entry) == len(self.order.inputs):
             return FilledGroup(group_id, deduplicated=True)
         still_open = await self._still_open(group_id)
-        held = await held_by(self.api, group_id)
+        held, shows_all = await self._shown(group_id)
         lacking = frozenset(numbered(self.order.inputs, held))
         if not lacking:
             await self._close(group_id, len(held))
-        unknown = lacking if still_open or not await self._shows_all(group_id, held) else frozenset[int]()
+        unknown = lacking if still_open or not shows_all else frozenset[int]()
         return FilledGroup(group_id, missing=lacking - unknown, unknown=unknown, deduplicated=True)
 
     async def _is_active(self, entry: Entry) -> bool:
@@ -325,16 +325,20 @@ class GroupCreating:
     async def _lacking(self, entry_id: str = "") -> dict[int, RowInput]:
         """The rows that the group lacks, if that can be said for certain; `entry_id` is the call's own intent.
 
-        What is still open is looked up first: what is settled by then, the list shows.
+        What is still open is looked up first: what is settled by then, the list shows. Without an intent a call only
+        finds out what to reserve; it gives way to nobody, since when its turn comes it looks once more.
         """
         still_open = await open_in_turn(self.creator, self.order.owner, self.group_id, entry_id)
-        held = await self._held(self.group_id)
+        held, shows_all = await self._shown(self.group_id)
+        if not shows_all:
+            raise StillChanging("The group does not show all of its rows yet")
         rows = numbered(self.order.inputs, held)
         if not rows:
             await self._close(self.group_id, len(held))
-        if rows and any(entry.state == "intent" and entry.age_s < LONGEST_ADDITION_S for entry in still_open):
+        lost = [entry for entry in still_open if _is_lost(entry)]
+        if rows and entry_id and len(lost) < len(still_open):
             raise StillChanging("The group is just being added to")
-        if rows and still_open and not self.force_new:
+        if rows and lost and not self.force_new:
             raise OutcomeUnknown(
                 f"Rows {in_words(rows)} are not in the group, and the answer to an earlier create was lost: they may "
                 f"still appear there. Nothing was sent now. {SAME_REQUEST_S / 60:.0f} minutes after that create the "
@@ -342,22 +346,15 @@ class GroupCreating:
             )
         return rows
 
-    async def _held(self, group_id: str) -> list[Held]:
-        """What a group holds.
+    async def _shown(self, group_id: str) -> tuple[list[Held], bool]:
+        """What a group shows, and whether that is as much as it must: to trust a list that lags would buy rows twice.
 
-        Raises:
-            StillChanging: It shows less than it must.
+        How much it must show is asked first: what others add meanwhile is no sign of a list that lags.
         """
-        held = await held_by(self.api, group_id)
-        if not await self._shows_all(group_id, held):
-            raise StillChanging("The group does not show all of its rows yet")
-        return held
-
-    async def _shows_all(self, group_id: str, held: Sequence[Held]) -> bool:
-        """Whether a list is as long as it must be: to trust one that lags behind would buy rows twice."""
         group = await self.api.retrieve_group(group_id)
         entries = await self.creator.ledger.of_group(self.order.owner, group_id)
-        return len(held) >= max(group.status.num_task_runs, _rows_created(entries))
+        held = await held_by(self.api, group_id)
+        return held, len(held) >= max(group.status.num_task_runs, _rows_created(entries))
 
     # ---- sending
 
@@ -473,6 +470,11 @@ def _filled(group_id: str, batches: Sequence[_Batch]) -> FilledGroup:
         raise failure
     missing = rows - created - lost
     return FilledGroup(group_id, created, missing, lost, failure, deduplicated=not rows)
+
+
+def _is_lost(entry: Entry) -> bool:
+    """Whether nobody knows what became of an entry; what is just being sent is not lost."""
+    return entry.state == "unknown" or (entry.state == "intent" and entry.age_s >= LONGEST_ADDITION_S)
 
 
 def _rows_created(entries: Iterable[Entry]) -> int:
