@@ -583,15 +583,19 @@ async def test_rows_that_never_appear_are_unknown_and_not_sent_again_for_ten_min
     assert await shown(upstream, made["group_id"]) == numbered(companies(1_100))
 
 
-async def test_user_may_have_unknown_rows_sent_at_once(upstream: Upstream) -> None:
+async def test_user_may_have_unknown_rows_sent_at_once(upstream: Upstream, tmp_path: Path) -> None:
     """With force_new, which in a group never touches the rows that it shows."""
     fault = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
-    call = group_of(1_100)
-    async with behind_proxy(upstream, fault) as (client, _):
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(1_100)
+    async with behind_proxy(upstream, fault, ledger=str(ledger)) as (client, _):
         made = await create_group(client, **call)
         rest = await create_group(client, **call, group_id=made["group_id"], force_new=True)
+        reserved = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+        older_by(ledger, 3_601)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
 
     assert rest["rows_created"] == 100
+    assert (reserved, spent) == (6.0, 5.5)
     assert upstream.simulator.accepted_runs == 1_100
 
 
@@ -608,7 +612,7 @@ async def test_rows_sent_once_more_are_charged_once_and_the_lost_ones_reserved_f
         forced = await create_group(client, **call, force_new=True)
         again = await create_group(client, **call)
         reserved = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
-        more = await create_group(client, **{**call, "inputs": ["x"]}, force_new=True)
+        more = await create_group(client, **{**call, "inputs": ["x"]})
         older_by(ledger, 3_601)
         spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
 
@@ -619,10 +623,103 @@ async def test_rows_sent_once_more_are_charged_once_and_the_lost_ones_reserved_f
     assert upstream.simulator.accepted_runs == 5
 
 
-async def test_rows_that_appear_late_are_charged_for_the_day(upstream: Upstream, tmp_path: Path) -> None:
+async def test_rows_that_were_there_before_are_not_taken_for_those_that_were_lost(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """However long ago they were bought."""
+    ledger = tmp_path / "ledger.sqlite3"
+    lost = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
+    async with behind_proxy(upstream, lost, ledger=str(ledger)) as (client, _):
+        made = await create_group(client, inputs=["1", "2", "3", "4", "5"], processor="lite")
+        older_by(ledger, 700)
+        call = {"inputs": ["b", "c", "d"], "processor": "lite", "group_id": made["group_id"]}
+        await create_group(client, **call)
+        await create_group(client, **call, force_new=True)
+        again = await create_group(client, **call)
+        older_by(ledger, 3_601)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert again["rows_created"] == 0
+    assert upstream.simulator.accepted_runs == 8
+    assert spent == 0.04
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_lost_rows_that_another_server_has_added_are_not_charged_here(
+    upstream: Upstream, tmp_path: Path, is_new: bool
+) -> None:
+    """The repeat finds the rows there; no other rows have to wait for those that nobody made."""
+    ledger = tmp_path / "ledger.sqlite3"
+    lost = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=0 if is_new else 1)
+    call: dict[str, Any] = {"inputs": ["b", "c"], "processor": "lite"}
+    async with (
+        behind_proxy(upstream, lost, ledger=str(ledger)) as (client, _),
+        connected("memory", upstream.url) as other,
+    ):
+        if not is_new:
+            call["group_id"] = (await create_group(client, inputs=["a"], processor="lite"))["group_id"]
+        unknown = await create_group(client, **call)
+        call["group_id"] = unknown["group_id"]
+        await create_group(other, **call)
+        again = await create_group(client, **call)
+        more = await create_group(client, **{**call, "inputs": ["x"]})
+        reserved = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+        older_by(ledger, 3_601)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert (unknown["rows_unknown"], again["status"], more["rows_created"]) == (
+        "1-2" if is_new else "2-3",
+        "existing",
+        1,
+    )
+    assert reserved == pytest.approx(spent + 0.01)
+    assert spent == pytest.approx(upstream.simulator.accepted_runs * 0.005 - 0.01)
+
+
+async def test_other_rows_wait_for_lost_ones_only_until_these_were_sent_once_more(upstream: Upstream) -> None:
+    """Whether they were among the lost ones is not known before; of rows that were never sent, nothing else is said."""
+    lost = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
+    async with behind_proxy(upstream, lost) as (client, _):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        call = {"inputs": ["b", "c", "d"], "processor": "lite", "group_id": made["group_id"]}
+        other = {**call, "inputs": ["x"]}
+        await create_group(client, **call)
+        early = await failure(client, "create_task_group", other)
+        equal = await failure(client, "create_task_group", call)
+        await create_group(client, **call, force_new=True)
+        more = await create_group(client, **other)
+
+    assert "Rows 2 are not in the group, and may be among those of another create, whose answer was lost" in early
+    assert "Code: outcome_unknown" in early
+    assert "Rows 2-4 are not in the group, and the answer to an earlier create was lost: they may still" in equal
+    assert more["rows_created"] == 1
+    assert upstream.simulator.accepted_runs == 5
+
+
+async def test_other_rows_wait_for_lost_ones_of_which_some_could_not_be_sent_once_more(upstream: Upstream) -> None:
+    """Those may still appear, so that to send them in another call would buy them twice."""
+    call = group_of(1_100)
+    lost = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
+    refused = ScriptedFault(method="POST", path=RUNS, fault=respond(402, b"{}"), skip=1)
+    async with behind_proxy(upstream, lost) as (client, proxy):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        unknown = await create_group(client, **call, group_id=made["group_id"])
+        proxy.add(refused)
+        forced = await create_group(client, **call, group_id=made["group_id"], force_new=True)
+        text = await failure(client, "create_task_group", group_of(1_101, group_id=made["group_id"]))
+
+    assert unknown["rows_unknown"] is not None
+    assert (forced["rows_created"], forced["status"]) == (1_000, "incomplete")
+    assert "Code: outcome_unknown" in text
+
+
+@pytest.mark.parametrize(("rows", "unknown"), [(3, "1-3"), (1_003, "1001-1003")])
+async def test_rows_that_appear_late_are_charged_for_the_day(
+    upstream: Upstream, tmp_path: Path, rows: int, unknown: str
+) -> None:
     """As soon as the group shows them they are known to be bought."""
-    ledger, call = tmp_path / "ledger.sqlite3", group_of(3)
-    lost = ScriptedFault(method="POST", path=RUNS, fault=reset_after_accept())
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(rows)
+    lost = ScriptedFault(method="POST", path=RUNS, fault=reset_after_accept(), skip=rows // 1_000)
     stale = ScriptedFault(method="GET", path=RUNS, fault=replace_body(b"", "text/event-stream"), times=2)
     async with behind_proxy(upstream, lost, stale, ledger=str(ledger)) as (client, _):
         made = await create_group(client, **call)
@@ -630,9 +727,9 @@ async def test_rows_that_appear_late_are_charged_for_the_day(upstream: Upstream,
         older_by(ledger, 3_601)
         spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
 
-    assert (made["rows_unknown"], again["status"]) == ("1-3", "existing")
-    assert spent == 0.015
-    assert upstream.simulator.accepted_runs == 3
+    assert (made["rows_unknown"], again["status"]) == (unknown, "existing")
+    assert spent == pytest.approx(rows * 0.005)
+    assert upstream.simulator.accepted_runs == rows
 
 
 async def test_list_that_lags_behind_buys_nothing_twice(upstream: Upstream) -> None:

@@ -14,7 +14,7 @@ from parallel_mcp.errors import InvalidArguments, OverBudget, StillCreating, Ups
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.group_creating import FilledGroup, GroupCreating, GroupOrder
 from parallel_mcp.tasks.handles import handle_kind, platform_link
-from parallel_mcp.tasks.rows import KEY_LABEL, ROW_LABEL, RowInput, in_words, read_rows
+from parallel_mcp.tasks.rows import CREATE_LABEL, KEY_LABEL, ROW_LABEL, RowInput, in_words, read_rows
 from parallel_mcp.tasks.specs import metadata, source_policy, task_input, task_spec
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
@@ -24,6 +24,12 @@ from parallel_mcp.tools.tasks import MAX_TITLE_CHARS, IdempotencyKey, chosen_pro
 from parallel_mcp.tools.waiting import allowed_wait_s
 
 MAX_QUOTE_CHARS = 500
+
+_LABELS = {
+    ROW_LABEL: "the number of each row",
+    KEY_LABEL: "a digest of the input of each row",
+    CREATE_LABEL: "the call that created each row",
+}
 
 
 class CreateTaskGroupArguments(Arguments):
@@ -103,7 +109,7 @@ def prepared_group(request: CreateTaskGroupArguments, call: Call) -> PreparedGro
             task_input(*(("", value) if isinstance(value, dict) else (value, {})), prepared.spec)
         except InvalidArguments as error:
             raise InvalidArguments(f"Row {number}: {error}") from None
-    for label, holds in ((ROW_LABEL, "the number of each row"), (KEY_LABEL, "a digest of the input of each row")):
+    for label, holds in _LABELS.items():
         if label in request.metadata:
             raise InvalidArguments(f"`metadata` cannot have the key `{label}`: it holds {holds}.")
     if request.group_id and handle_kind(request.group_id, "group_id") != "group":
