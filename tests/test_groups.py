@@ -466,6 +466,52 @@ async def test_group_that_the_api_no_longer_knows_answers_no_equal_call(
     assert (again["deduplicated"], again["rows_created"]) == ((False, 2) if is_gone else (True, 0))
 
 
+@pytest.mark.parametrize("lost", [True, False])
+async def test_gone_group_that_lacks_rows_is_made_anew_unless_its_rows_may_exist(
+    upstream: Upstream, tmp_path: Path, lost: bool
+) -> None:
+    """The caller gave no id that it could check; what was sent with a lost answer is not sent again by itself."""
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(1_001)
+    fault = respond(500, b"{}") if lost else respond(402, b"{}")
+    async with behind_proxy(
+        upstream, ScriptedFault(method="POST", path=RUNS, fault=fault, skip=1), ledger=str(ledger)
+    ) as (client, proxy):
+        made = await create_group(client, **call)
+        path = f"/v1/tasks/groups/{made['group_id']}(/runs)?"
+        proxy.add(ScriptedFault(method="GET", path=path, fault=respond(404, b"{}"), times=None))
+        early = await failure(client, "create_task_group", call)
+        older_by(ledger, 61)
+        later = await client.call_tool("create_task_group", call)
+        forced = structured(await client.call_tool("create_task_group", {**call, "force_new": True})) if lost else {}
+
+    assert "Code: still_changing" in early
+    if lost:
+        assert "Code: outcome_unknown" in text_of(later)
+        assert "force_new=true" in text_of(later)
+        assert "Check the id" not in text_of(later)
+    again = forced or structured(later)
+    assert (again["rows_created"], again["deduplicated"]) == (1_001, False)
+    assert upstream.simulator.accepted_runs == 2_001
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+async def test_gone_group_of_a_key_is_said_to_be_gone(upstream: Upstream, tmp_path: Path, is_complete: bool) -> None:
+    """As it is with runs: the key leads there for good, and there is nothing to watch."""
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(2, idempotency_key="table-1")
+    faults = [] if is_complete else [ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"))]
+    async with behind_proxy(upstream, *faults, ledger=str(ledger)) as (client, proxy):
+        made = await create_group(client, **call)
+        older_by(ledger, 601)
+        proxy.add(ScriptedFault(method="GET", path=".*", fault=respond(404, b"{}"), times=None))
+        result = await client.call_tool("create_task_group", call)
+
+    again = structured(result)
+    assert (again["group_id"], again["status"], again["rows_created"]) == (made["group_id"], "not_found", 0)
+    assert again["next"].startswith("Parallel does not know this group any more: create_task_group with another")
+    assert "already" not in text_of(result)
+    assert len(sent_rows(upstream)) == is_complete
+
+
 async def test_key_gives_the_same_group_after_a_restart_and_no_other(upstream: Upstream, tmp_path: Path) -> None:
     """Also when it has ended."""
     settings: dict[str, Any] = {"ledger": str(tmp_path / "ledger.sqlite3")}

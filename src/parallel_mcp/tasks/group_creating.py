@@ -110,7 +110,7 @@ class FilledGroup:
     """What became of each row, by the numbers that the rows have in the group.
 
     `created` were created by this call, `missing` surely were not; of `unknown` nobody can say. What is in none of the
-    three was in the group before. `failure` is why some were not created.
+    three was in the group before. `failure` is why some were not created. Of a group that `is_gone` nothing is known.
     """
 
     group_id: str
@@ -119,6 +119,7 @@ class FilledGroup:
     unknown: frozenset[int] = frozenset()
     failure: ResearchError | None = None
     deduplicated: bool = False
+    is_gone: bool = False
 
 
 @dataclass
@@ -227,7 +228,7 @@ class GroupCreating:
                     raise self.creator.refusal(no, intent, limits, self._what(len(self.order.inputs)))
 
     async def _made_by(self, entry: Entry, *, by_key: bool) -> FilledGroup | None:
-        """The group of an earlier, equal call; None if it made none, or if that is complete and has ended."""
+        """The group of an earlier, equal call; None if it made none, or if that is complete and has ended, or gone."""
         if made := self.creator.on_its_way(entry.entry_id):
             return await self._found_on_its_way(made)
         settled = await self._answered(self.creator.settled_elsewhere(entry))
@@ -239,11 +240,29 @@ class GroupCreating:
             if not await self.creator.ledger.give_up(settled.entry_id):
                 raise StillCreating("An equal create has just gone on in another process; nothing was sent now")
             return None
-        found = await self._read_back(settled)
+        try:
+            found = await self._read_back(settled)
+            is_active = await self._is_active(settled)
+        except NotFound:
+            await self._check_gone(settled)
+            return FilledGroup(settled.group_id, deduplicated=True, is_gone=True) if by_key else None
         is_complete = not (found.missing or found.unknown)
-        if is_complete and not by_key and not await self._is_active(settled):
-            return None
-        return found
+        return found if by_key or is_active or not is_complete else None
+
+    async def _check_gone(self, entry: Entry) -> None:
+        """Whether nothing of a group that the API does not know can matter any more.
+
+        Raises:
+            StillChanging: It may not be shown yet.
+            OutcomeUnknown: Rows were sent to it of which nobody knows.
+        """
+        if entry.age_s <= SHOWN_WITHIN_S:
+            raise StillChanging("The API does not show the group of an equal create yet")
+        if any(map(self._is_equal, await self._still_open(entry.group_id))):
+            raise OutcomeUnknown(
+                "The answer to an equal create was lost, and the API does not know its group any more; "
+                "nothing was sent now"
+            )
 
     async def _read_back(self, entry: Entry) -> FilledGroup:
         """What the group of an earlier call holds of its rows; if it holds them all, nothing is open any more."""
@@ -261,13 +280,14 @@ class GroupCreating:
     async def _is_active(self, entry: Entry) -> bool:
         """Whether the group of an entry is active. One that cannot be read just now counts as active.
 
-        One that the API does not know, though it had time to, is gone.
+        Raises:
+            NotFound: The API does not know it, though it had time to.
         """
         try:
             return (await self.api.retrieve_group(entry.group_id)).status.is_active
-        except NotFound:
-            return entry.age_s <= SHOWN_WITHIN_S
         except UpstreamError as error:
+            if isinstance(error, NotFound) and entry.age_s > SHOWN_WITHIN_S:
+                raise
             logger.info("A known group could not be read: %s", error)
             return True
 
@@ -337,8 +357,8 @@ class GroupCreating:
     async def _lacking(self, entry_id: str = "") -> tuple[dict[int, RowInput], list[Held]]:
         """The rows that the group lacks, if that can be said for certain, and those that it holds.
 
-        `entry_id` is the call's own intent. Without one it only finds out what to reserve, and gives way to nobody: when
-        its turn comes it looks once more. What is still open is looked up first: what is settled by then, the list shows.
+        `entry_id` is the call's own intent. Without one it only finds out what to reserve, and gives way to nobody: in
+        its turn it looks once more. What is still open is looked up first: what is settled by then, the list shows.
         """
         still_open = await open_in_turn(self.creator, self.order.owner, self.group_id, entry_id)
         held, shows_all = await self._shown(self.group_id)
