@@ -335,6 +335,24 @@ async def test_user_who_declined_is_not_passed_over_when_the_rest_turns_out_to_b
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_nobody_is_asked_about_an_addition_that_no_budget_has_ever_room_for(
+    upstream: Upstream, mode: str
+) -> None:
+    """It is refused whatever the user says; one that fits without the rows that are there is still asked about."""
+    questions: list[str] = []
+    settings: dict[str, Any] = {"max_usd_per_call": 0.5, "max_usd_per_hour": 2, "max_usd_per_day": 0}
+    async with asked_client(upstream.url, questions, approves=True, mode=mode, **settings) as client:
+        made = await create_group(client, **group_of(10, processor="core-fast"))
+        call = group_of(100, processor="core-fast", group_id=made["group_id"])
+        text = await failure(client, "create_task_group", call)
+        assert questions == []
+        added = await create_group(client, **group_of(50, processor="core-fast", group_id=made["group_id"]))
+
+    assert "$2.250 is more than all that one hour may cost, $2.00" in text
+    assert (len(questions), added["rows_created"]) == (1, 40)
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
 async def test_question_names_no_less_than_is_charged(upstream: Upstream, mode: str) -> None:
     """Prices have half cents."""
     questions: list[str] = []
