@@ -157,6 +157,7 @@ MISFITS: list[tuple[str, dict[str, Any], str]] = [
     ("create_task_group", {"inputs": ["a", "x" * 24_990]}, "Row 2: "),
     ("create_task_group", {"inputs": ["a"], "metadata": {"row": "1"}}, "the number of each row"),
     ("create_task_group", {"inputs": ["a"], "metadata": {"row_key": "1"}}, "a digest of the input of each row"),
+    ("create_task_group", {"inputs": ["a"], "metadata": {"mcp_op": "1"}}, "the call that created each row"),
     ("create_task_group", {"inputs": ["a"], "processor": "mega"}, "lite, lite-fast"),
     ("create_task_group", {"inputs": ["a"], "group_id": "trun_1"}, "`group_id` is the handle of a group"),
     ("create_task_group", {"csv": "a,b\n1,2\n3"}, "Line 3 of `csv` has 1 cells, and the header 2"),

@@ -335,6 +335,24 @@ async def test_user_who_declined_is_not_passed_over_when_the_rest_turns_out_to_b
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_nobody_is_asked_about_an_addition_that_no_budget_has_ever_room_for(
+    upstream: Upstream, mode: str
+) -> None:
+    """It is refused whatever the user says; one that fits without the rows that are there is still asked about."""
+    questions: list[str] = []
+    settings: dict[str, Any] = {"max_usd_per_call": 0.5, "max_usd_per_hour": 2, "max_usd_per_day": 0}
+    async with asked_client(upstream.url, questions, approves=True, mode=mode, **settings) as client:
+        made = await create_group(client, **group_of(10, processor="core-fast"))
+        call = group_of(100, processor="core-fast", group_id=made["group_id"])
+        text = await failure(client, "create_task_group", call)
+        assert questions == []
+        added = await create_group(client, **group_of(50, processor="core-fast", group_id=made["group_id"]))
+
+    assert "$2.250 is more than all that one hour may cost, $2.00" in text
+    assert (len(questions), added["rows_created"]) == (1, 40)
+
+
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
 async def test_question_names_no_less_than_is_charged(upstream: Upstream, mode: str) -> None:
     """Prices have half cents."""
     questions: list[str] = []
@@ -466,6 +484,52 @@ async def test_group_that_the_api_no_longer_knows_answers_no_equal_call(
     assert (again["deduplicated"], again["rows_created"]) == ((False, 2) if is_gone else (True, 0))
 
 
+@pytest.mark.parametrize("lost", [True, False])
+async def test_gone_group_that_lacks_rows_is_made_anew_unless_its_rows_may_exist(
+    upstream: Upstream, tmp_path: Path, lost: bool
+) -> None:
+    """The caller gave no id that it could check; what was sent with a lost answer is not sent again by itself."""
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(1_001)
+    fault = respond(500, b"{}") if lost else respond(402, b"{}")
+    async with behind_proxy(
+        upstream, ScriptedFault(method="POST", path=RUNS, fault=fault, skip=1), ledger=str(ledger)
+    ) as (client, proxy):
+        made = await create_group(client, **call)
+        path = f"/v1/tasks/groups/{made['group_id']}(/runs)?"
+        proxy.add(ScriptedFault(method="GET", path=path, fault=respond(404, b"{}"), times=None))
+        early = await failure(client, "create_task_group", call)
+        older_by(ledger, 61)
+        later = await client.call_tool("create_task_group", call)
+        forced = structured(await client.call_tool("create_task_group", {**call, "force_new": True})) if lost else {}
+
+    assert "Code: still_changing" in early
+    if lost:
+        assert "Code: outcome_unknown" in text_of(later)
+        assert "force_new=true" in text_of(later)
+        assert "Check the id" not in text_of(later)
+    again = forced or structured(later)
+    assert (again["rows_created"], again["deduplicated"]) == (1_001, False)
+    assert upstream.simulator.accepted_runs == 2_001
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+async def test_gone_group_of_a_key_is_said_to_be_gone(upstream: Upstream, tmp_path: Path, is_complete: bool) -> None:
+    """As it is with runs: the key leads there for good, and there is nothing to watch."""
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(2, idempotency_key="table-1")
+    faults = [] if is_complete else [ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"))]
+    async with behind_proxy(upstream, *faults, ledger=str(ledger)) as (client, proxy):
+        made = await create_group(client, **call)
+        older_by(ledger, 601)
+        proxy.add(ScriptedFault(method="GET", path=".*", fault=respond(404, b"{}"), times=None))
+        result = await client.call_tool("create_task_group", call)
+
+    again = structured(result)
+    assert (again["group_id"], again["status"], again["rows_created"]) == (made["group_id"], "not_found", 0)
+    assert again["next"].startswith("Parallel does not know this group any more: create_task_group with another")
+    assert "already" not in text_of(result)
+    assert len(sent_rows(upstream)) == is_complete
+
+
 async def test_key_gives_the_same_group_after_a_restart_and_no_other(upstream: Upstream, tmp_path: Path) -> None:
     """Also when it has ended."""
     settings: dict[str, Any] = {"ledger": str(tmp_path / "ledger.sqlite3")}
@@ -583,15 +647,19 @@ async def test_rows_that_never_appear_are_unknown_and_not_sent_again_for_ten_min
     assert await shown(upstream, made["group_id"]) == numbered(companies(1_100))
 
 
-async def test_user_may_have_unknown_rows_sent_at_once(upstream: Upstream) -> None:
+async def test_user_may_have_unknown_rows_sent_at_once(upstream: Upstream, tmp_path: Path) -> None:
     """With force_new, which in a group never touches the rows that it shows."""
     fault = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
-    call = group_of(1_100)
-    async with behind_proxy(upstream, fault) as (client, _):
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(1_100)
+    async with behind_proxy(upstream, fault, ledger=str(ledger)) as (client, _):
         made = await create_group(client, **call)
         rest = await create_group(client, **call, group_id=made["group_id"], force_new=True)
+        reserved = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+        older_by(ledger, 3_601)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
 
     assert rest["rows_created"] == 100
+    assert (reserved, spent) == (6.0, 5.5)
     assert upstream.simulator.accepted_runs == 1_100
 
 
@@ -608,7 +676,7 @@ async def test_rows_sent_once_more_are_charged_once_and_the_lost_ones_reserved_f
         forced = await create_group(client, **call, force_new=True)
         again = await create_group(client, **call)
         reserved = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
-        more = await create_group(client, **{**call, "inputs": ["x"]}, force_new=True)
+        more = await create_group(client, **{**call, "inputs": ["x"]})
         older_by(ledger, 3_601)
         spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
 
@@ -619,10 +687,103 @@ async def test_rows_sent_once_more_are_charged_once_and_the_lost_ones_reserved_f
     assert upstream.simulator.accepted_runs == 5
 
 
-async def test_rows_that_appear_late_are_charged_for_the_day(upstream: Upstream, tmp_path: Path) -> None:
+async def test_rows_that_were_there_before_are_not_taken_for_those_that_were_lost(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """However long ago they were bought."""
+    ledger = tmp_path / "ledger.sqlite3"
+    lost = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
+    async with behind_proxy(upstream, lost, ledger=str(ledger)) as (client, _):
+        made = await create_group(client, inputs=["1", "2", "3", "4", "5"], processor="lite")
+        older_by(ledger, 700)
+        call = {"inputs": ["b", "c", "d"], "processor": "lite", "group_id": made["group_id"]}
+        await create_group(client, **call)
+        await create_group(client, **call, force_new=True)
+        again = await create_group(client, **call)
+        older_by(ledger, 3_601)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert again["rows_created"] == 0
+    assert upstream.simulator.accepted_runs == 8
+    assert spent == 0.04
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_lost_rows_that_another_server_has_added_are_not_charged_here(
+    upstream: Upstream, tmp_path: Path, is_new: bool
+) -> None:
+    """The repeat finds the rows there; no other rows have to wait for those that nobody made."""
+    ledger = tmp_path / "ledger.sqlite3"
+    lost = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=0 if is_new else 1)
+    call: dict[str, Any] = {"inputs": ["b", "c"], "processor": "lite"}
+    async with (
+        behind_proxy(upstream, lost, ledger=str(ledger)) as (client, _),
+        connected("memory", upstream.url) as other,
+    ):
+        if not is_new:
+            call["group_id"] = (await create_group(client, inputs=["a"], processor="lite"))["group_id"]
+        unknown = await create_group(client, **call)
+        call["group_id"] = unknown["group_id"]
+        await create_group(other, **call)
+        again = await create_group(client, **call)
+        more = await create_group(client, **{**call, "inputs": ["x"]})
+        reserved = structured(await client.call_tool("get_status", {}))["spent_usd_last_hour"]
+        older_by(ledger, 3_601)
+        spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
+
+    assert (unknown["rows_unknown"], again["status"], more["rows_created"]) == (
+        "1-2" if is_new else "2-3",
+        "existing",
+        1,
+    )
+    assert reserved == pytest.approx(spent + 0.01)
+    assert spent == pytest.approx(upstream.simulator.accepted_runs * 0.005 - 0.01)
+
+
+async def test_other_rows_wait_for_lost_ones_only_until_these_were_sent_once_more(upstream: Upstream) -> None:
+    """Whether they were among the lost ones is not known before; of rows that were never sent, nothing else is said."""
+    lost = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
+    async with behind_proxy(upstream, lost) as (client, _):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        call = {"inputs": ["b", "c", "d"], "processor": "lite", "group_id": made["group_id"]}
+        other = {**call, "inputs": ["x"]}
+        await create_group(client, **call)
+        early = await failure(client, "create_task_group", other)
+        equal = await failure(client, "create_task_group", call)
+        await create_group(client, **call, force_new=True)
+        more = await create_group(client, **other)
+
+    assert "Rows 2 are not in the group, and may be among those of another create, whose answer was lost" in early
+    assert "Code: outcome_unknown" in early
+    assert "Rows 2-4 are not in the group, and the answer to an earlier create was lost: they may still" in equal
+    assert more["rows_created"] == 1
+    assert upstream.simulator.accepted_runs == 5
+
+
+async def test_other_rows_wait_for_lost_ones_of_which_some_could_not_be_sent_once_more(upstream: Upstream) -> None:
+    """Those may still appear, so that to send them in another call would buy them twice."""
+    call = group_of(1_100)
+    lost = ScriptedFault(method="POST", path=RUNS, fault=respond(500, b"{}"), skip=1)
+    refused = ScriptedFault(method="POST", path=RUNS, fault=respond(402, b"{}"), skip=1)
+    async with behind_proxy(upstream, lost) as (client, proxy):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        unknown = await create_group(client, **call, group_id=made["group_id"])
+        proxy.add(refused)
+        forced = await create_group(client, **call, group_id=made["group_id"], force_new=True)
+        text = await failure(client, "create_task_group", group_of(1_101, group_id=made["group_id"]))
+
+    assert unknown["rows_unknown"] is not None
+    assert (forced["rows_created"], forced["status"]) == (1_000, "incomplete")
+    assert "Code: outcome_unknown" in text
+
+
+@pytest.mark.parametrize(("rows", "unknown"), [(3, "1-3"), (1_003, "1001-1003")])
+async def test_rows_that_appear_late_are_charged_for_the_day(
+    upstream: Upstream, tmp_path: Path, rows: int, unknown: str
+) -> None:
     """As soon as the group shows them they are known to be bought."""
-    ledger, call = tmp_path / "ledger.sqlite3", group_of(3)
-    lost = ScriptedFault(method="POST", path=RUNS, fault=reset_after_accept())
+    ledger, call = tmp_path / "ledger.sqlite3", group_of(rows)
+    lost = ScriptedFault(method="POST", path=RUNS, fault=reset_after_accept(), skip=rows // 1_000)
     stale = ScriptedFault(method="GET", path=RUNS, fault=replace_body(b"", "text/event-stream"), times=2)
     async with behind_proxy(upstream, lost, stale, ledger=str(ledger)) as (client, _):
         made = await create_group(client, **call)
@@ -630,9 +791,9 @@ async def test_rows_that_appear_late_are_charged_for_the_day(upstream: Upstream,
         older_by(ledger, 3_601)
         spent = structured(await client.call_tool("get_status", {}))["spent_usd_last_day"]
 
-    assert (made["rows_unknown"], again["status"]) == ("1-3", "existing")
-    assert spent == 0.015
-    assert upstream.simulator.accepted_runs == 3
+    assert (made["rows_unknown"], again["status"]) == (unknown, "existing")
+    assert spent == pytest.approx(rows * 0.005)
+    assert upstream.simulator.accepted_runs == rows
 
 
 async def test_list_that_lags_behind_buys_nothing_twice(upstream: Upstream) -> None:
@@ -803,6 +964,69 @@ async def test_additions_at_once_buy_a_row_that_they_share_once(upstream: Upstre
     assert sorted((more["status"], more["rows_created"]) for more in added) == [("existing", 0), ("started", 2)]
     assert sorted((await shown(upstream, made["group_id"])).values()) == list("abc")
     assert spent == 0.015
+
+
+async def test_addition_waits_for_one_that_was_begun_while_it_waited_for_another(
+    upstream: Upstream, tmp_path: Path
+) -> None:
+    """Calls side by side begin at any moment, not all at once; none of them has to give way."""
+    created: dict[str, int] = {}
+    ledger, listed, answered = tmp_path / "ledger.sqlite3", threading.Event(), threading.Event()
+    async with behind_proxy(upstream, ledger=str(ledger)) as (client, proxy):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        proxy.add(
+            ScriptedFault(method="GET", path=RUNS, fault=held_until(listed)),
+            ScriptedFault(method="POST", path=RUNS, fault=held_until(answered)),
+        )
+        before = len(proxy.requests)
+
+        async def add(row: str) -> None:
+            more = await create_group(client, inputs=[row], processor="lite", group_id=made["group_id"])
+            created[row] = more["rows_created"]
+
+        async with anyio.create_task_group() as adding:
+            adding.start_soon(add, "begun second")
+            await proxy.wait_for(lambda: any(r.path.endswith("/runs") for r in proxy.requests[before:]))
+            adding.start_soon(add, "begun first")
+            await proxy.wait_for(lambda: any(r.method == "POST" for r in proxy.requests[before:]))
+            adding.start_soon(add, "waits")
+            await client.call_tool("get_status", {})  # by then it has looked whom to wait for
+            listed.set()
+            with anyio.fail_after(30):
+                while intents_in(ledger) < 2:
+                    await client.call_tool("get_status", {})
+            answered.set()
+
+    assert created == {"begun first": 1, "begun second": 1, "waits": 1}
+
+
+def intents_in(ledger: Path) -> int:
+    """How many creates are on their way."""
+    with closing(sqlite3.connect(ledger)) as db:
+        return int(db.execute("SELECT count(*) FROM entries WHERE state = 'intent'").fetchone()[0])
+
+
+async def test_rows_added_while_the_group_is_looked_at_are_no_reason_to_refuse(upstream: Upstream) -> None:
+    """A count that is younger than the list is no sign of a list that lags behind."""
+    counted, outcomes = threading.Event(), list[int]()
+    async with behind_proxy(upstream) as (client, proxy):
+        made = await create_group(client, inputs=["a"], processor="lite")
+        path = f"/v1/tasks/groups/{made['group_id']}"
+        proxy.add(ScriptedFault(method="GET", path=path, fault=held_until(counted)))
+        before = len(proxy.requests)
+
+        async def add(row: str) -> None:
+            more = await create_group(client, inputs=[row], processor="lite", group_id=made["group_id"])
+            outcomes.append(more["rows_created"])
+
+        async with anyio.create_task_group() as adding:
+            adding.start_soon(add, "b")
+            await proxy.wait_for(lambda: any(r.path == path for r in proxy.requests[before:]))
+            await add("c")
+            counted.set()
+
+    assert outcomes == [1, 1]
+    assert sorted((await shown(upstream, made["group_id"])).values()) == list("abc")
 
 
 async def test_addition_in_its_turn_sends_no_row_whose_answer_the_one_before_it_lost(upstream: Upstream) -> None:

@@ -44,7 +44,7 @@ from parallel_mcp.tasks.creating import (
 )
 from parallel_mcp.tasks.group_rows import Held, held_by, key_of, numbered
 from parallel_mcp.tasks.processors import Processor, processor_named
-from parallel_mcp.tasks.rows import KEY_LABEL, ROW_LABEL, RowInput, in_words
+from parallel_mcp.tasks.rows import CREATE_LABEL, KEY_LABEL, ROW_LABEL, RowInput, in_words
 from parallel_mcp.tasks.turns import LONGEST_ADDITION_S, check_age, open_in_turn
 
 if TYPE_CHECKING:
@@ -78,9 +78,9 @@ class GroupOrder:
         canonical = json.dumps(common, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def run(self, number: int, value: RowInput) -> TaskRunInput:
-        """One row, labelled with its number and with what its input is. The spec is sent once for all."""
-        labels = {ROW_LABEL: str(number), KEY_LABEL: key_of(value)}
+    def run(self, number: int, value: RowInput, entry_id: str) -> TaskRunInput:
+        """One row, labelled with its number, what its input is and which create sends it. The spec is sent once."""
+        labels = {ROW_LABEL: str(number), KEY_LABEL: key_of(value), CREATE_LABEL: entry_id}
         return self._run(value).model_copy(update={"metadata": self.metadata | labels})
 
     def _run(self, value: RowInput) -> TaskRunInput:
@@ -110,7 +110,7 @@ class FilledGroup:
     """What became of each row, by the numbers that the rows have in the group.
 
     `created` were created by this call, `missing` surely were not; of `unknown` nobody can say. What is in none of the
-    three was in the group before. `failure` is why some were not created.
+    three was in the group before. `failure` is why some were not created. Of a group that `is_gone` nothing is known.
     """
 
     group_id: str
@@ -119,6 +119,7 @@ class FilledGroup:
     unknown: frozenset[int] = frozenset()
     failure: ResearchError | None = None
     deduplicated: bool = False
+    is_gone: bool = False
 
 
 @dataclass
@@ -159,7 +160,7 @@ class GroupCreating:
             ResearchError: As `create`.
         """
         if self.group_id:
-            rows = {} if await self._equal_addition() else await self._lacking()
+            rows = {} if await self._equal_addition() else (await self._lacking())[0]
             return len(rows) * self.order.processor.price_usd
         intent = self.order.intent(len(self.order.inputs))
         try:
@@ -227,7 +228,7 @@ class GroupCreating:
                     raise self.creator.refusal(no, intent, limits, self._what(len(self.order.inputs)))
 
     async def _made_by(self, entry: Entry, *, by_key: bool) -> FilledGroup | None:
-        """The group of an earlier, equal call; None if it made none, or if that is complete and has ended."""
+        """The group of an earlier, equal call; None if it made none, or if that is complete and has ended, or gone."""
         if made := self.creator.on_its_way(entry.entry_id):
             return await self._found_on_its_way(made)
         settled = await self._answered(self.creator.settled_elsewhere(entry))
@@ -239,11 +240,29 @@ class GroupCreating:
             if not await self.creator.ledger.give_up(settled.entry_id):
                 raise StillCreating("An equal create has just gone on in another process; nothing was sent now")
             return None
-        found = await self._read_back(settled)
+        try:
+            found = await self._read_back(settled)
+            is_active = await self._is_active(settled)
+        except NotFound:
+            await self._check_gone(settled)
+            return FilledGroup(settled.group_id, deduplicated=True, is_gone=True) if by_key else None
         is_complete = not (found.missing or found.unknown)
-        if is_complete and not by_key and not await self._is_active(settled):
-            return None
-        return found
+        return found if by_key or is_active or not is_complete else None
+
+    async def _check_gone(self, entry: Entry) -> None:
+        """Whether nothing of a group that the API does not know can matter any more.
+
+        Raises:
+            StillChanging: It may not be shown yet.
+            OutcomeUnknown: Rows were sent to it of which nobody knows.
+        """
+        if entry.age_s <= SHOWN_WITHIN_S:
+            raise StillChanging("The API does not show the group of an equal create yet")
+        if any(map(self._is_equal, await self._still_open(entry.group_id))):
+            raise OutcomeUnknown(
+                "The answer to an equal create was lost, and the API does not know its group any more; "
+                "nothing was sent now"
+            )
 
     async def _read_back(self, entry: Entry) -> FilledGroup:
         """What the group of an earlier call holds of its rows; if it holds them all, nothing is open any more."""
@@ -251,28 +270,29 @@ class GroupCreating:
         if entry.state == "created" and _rows_bought(entry) == len(self.order.inputs):
             return FilledGroup(group_id, deduplicated=True)
         still_open = await self._still_open(group_id)
-        held = await held_by(self.api, group_id)
+        held, shows_all = await self._shown(group_id)
         lacking = frozenset(numbered(self.order.inputs, held))
         if not lacking:
-            await self._close(group_id, len(held))
-        unknown = lacking if still_open or not await self._shows_all(group_id, held) else frozenset[int]()
+            await self._close(group_id, held)
+        unknown = lacking if still_open or not shows_all else frozenset[int]()
         return FilledGroup(group_id, missing=lacking - unknown, unknown=unknown, deduplicated=True)
 
     async def _is_active(self, entry: Entry) -> bool:
         """Whether the group of an entry is active. One that cannot be read just now counts as active.
 
-        One that the API does not know, though it had time to, is gone.
+        Raises:
+            NotFound: The API does not know it, though it had time to.
         """
         try:
             return (await self.api.retrieve_group(entry.group_id)).status.is_active
-        except NotFound:
-            return entry.age_s <= SHOWN_WITHIN_S
         except UpstreamError as error:
+            if isinstance(error, NotFound) and entry.age_s > SHOWN_WITHIN_S:
+                raise
             logger.info("A known group could not be read: %s", error)
             return True
 
     async def _sent_to_new_group(self, entry_id: str) -> Outcome[FilledGroup]:
-        group = await self.api.create_group({"mcp_op": entry_id})
+        group = await self.api.create_group({CREATE_LABEL: entry_id})
         if not await self.creator.ledger.attach_group(entry_id, group.taskgroup_id):
             # this process slept so long that another took it for dead
             raise StillCreating("Another process has taken this create over; nothing was sent by this one")
@@ -293,7 +313,7 @@ class GroupCreating:
             return equal
         passed_over: frozenset[str] = frozenset()
         while True:
-            rows = await self._lacking()
+            rows, _ = await self._lacking()
             if not rows:
                 return FilledGroup(self.group_id, deduplicated=True)
             intent = self.order.intent(len(rows), group_id=self.group_id)
@@ -316,48 +336,64 @@ class GroupCreating:
 
         Of that no more is bought than has been reserved, and approved.
         """
-        rows = await self._lacking(entry_id)
+        rows, held = await self._lacking(entry_id)
         if len(rows) > reserved:
             raise StillChanging("The group has changed meanwhile")
         await check_age(self.creator, entry_id)
-        return partial(self._sent, entry_id, self.group_id, rows)
+        return partial(self._sent_in_turn, entry_id, rows, held)
 
-    async def _lacking(self, entry_id: str = "") -> dict[int, RowInput]:
-        """The rows that the group lacks, if that can be said for certain; `entry_id` is the call's own intent.
+    async def _sent_in_turn(
+        self, entry_id: str, rows: dict[int, RowInput], held: Sequence[Held]
+    ) -> Outcome[FilledGroup]:
+        """Send the rows that the group lacked; where these were sent once more, the first create holds up nothing."""
+        outcome = await self._sent(entry_id, self.group_id, rows)
+        if self.force_new and not (outcome.made.missing or outcome.made.unknown):
+            try:
+                await self._close(self.group_id, held)
+            except LedgerUnavailable as error:
+                logger.info("That rows were sent once more is not written down: %s", error)
+        return outcome
 
-        What is still open is looked up first: what is settled by then, the list shows.
+    async def _lacking(self, entry_id: str = "") -> tuple[dict[int, RowInput], list[Held]]:
+        """The rows that the group lacks, if that can be said for certain, and those that it holds.
+
+        `entry_id` is the call's own intent. Without one it only finds out what to reserve, and gives way to nobody: in
+        its turn it looks once more. What is still open is looked up first: what is settled by then, the list shows.
         """
         still_open = await open_in_turn(self.creator, self.order.owner, self.group_id, entry_id)
-        held = await self._held(self.group_id)
+        held, shows_all = await self._shown(self.group_id)
+        if not shows_all:
+            raise StillChanging("The group does not show all of its rows yet")
         rows = numbered(self.order.inputs, held)
         if not rows:
-            await self._close(self.group_id, len(held))
-        if rows and any(entry.state == "intent" and entry.age_s < LONGEST_ADDITION_S for entry in still_open):
+            await self._close(self.group_id, held)
+        lost = [entry for entry in still_open if _is_lost(entry)]
+        if rows and entry_id and len(lost) < len(still_open):
             raise StillChanging("The group is just being added to")
-        if rows and still_open and not self.force_new:
-            raise OutcomeUnknown(
-                f"Rows {in_words(rows)} are not in the group, and the answer to an earlier create was lost: they may "
-                f"still appear there. Nothing was sent now. {SAME_REQUEST_S / 60:.0f} minutes after that create the "
-                "same call creates those that have not appeared; before, only with force_new=true"
-            )
-        return rows
+        if rows and lost and not self.force_new:
+            raise self._may_appear(rows, lost)
+        return rows, held
 
-    async def _held(self, group_id: str) -> list[Held]:
-        """What a group holds.
+    def _may_appear(self, rows: Collection[int], lost: Iterable[Entry]) -> OutcomeUnknown:
+        """Why rows are not sent: a lost create may have been about them; about which it was is known of equal ones."""
+        why = "may be among those of another create, whose answer was lost"
+        if any(map(self._is_equal, lost)):
+            why = "the answer to an earlier create was lost: they may still appear there"
+        return OutcomeUnknown(
+            f"Rows {in_words(rows)} are not in the group, and {why}. Nothing was sent now. {SAME_REQUEST_S / 60:.0f} "
+            "minutes after that create the same call creates those that have not appeared; before, only with "
+            "force_new=true"
+        )
 
-        Raises:
-            StillChanging: It shows less than it must.
+    async def _shown(self, group_id: str) -> tuple[list[Held], bool]:
+        """What a group shows, and whether that is as much as it must: to trust a list that lags would buy rows twice.
+
+        How much it must show is asked first: what others add meanwhile is no sign of a list that lags.
         """
-        held = await held_by(self.api, group_id)
-        if not await self._shows_all(group_id, held):
-            raise StillChanging("The group does not show all of its rows yet")
-        return held
-
-    async def _shows_all(self, group_id: str, held: Sequence[Held]) -> bool:
-        """Whether a list is as long as it must be: to trust one that lags behind would buy rows twice."""
         group = await self.api.retrieve_group(group_id)
         entries = await self.creator.ledger.of_group(self.order.owner, group_id)
-        return len(held) >= max(group.status.num_task_runs, _rows_created(entries))
+        held = await held_by(self.api, group_id)
+        return held, len(held) >= max(group.status.num_task_runs, _rows_created(entries))
 
     # ---- sending
 
@@ -373,15 +409,15 @@ class GroupCreating:
         for wave in (batches[:-1], batches[-1:]):
             async with anyio.create_task_group() as sending:
                 for batch in wave:
-                    sending.start_soon(self._send, group_id, batch, batch is batches[-1])
+                    sending.start_soon(self._send, entry_id, group_id, batch, batch is batches[-1])
             await self._look_again(group_id, [batch for batch in wave if batch.error])
             if any(batch.error for batch in wave):
                 break
         group = _filled(group_id, batches)
         return Outcome(group, group_id, *await self._charged(entry_id, group))
 
-    async def _send(self, group_id: str, batch: _Batch, refresh_status: bool) -> None:
-        inputs = [self.order.run(number, value) for number, value in batch.rows.items()]
+    async def _send(self, entry_id: str, group_id: str, batch: _Batch, refresh_status: bool) -> None:
+        inputs = [self.order.run(number, value, entry_id) for number, value in batch.rows.items()]
         try:
             added = await self.api.add_runs(
                 group_id, inputs, default_task_spec=self.order.spec, refresh_status=refresh_status
@@ -422,11 +458,8 @@ class GroupCreating:
         if not group.created:
             return "unknown", len(group.unknown) * price_usd
         intent = self.order.intent(len(group.unknown), group_id=group.group_id)
-        ledger = self.creator.ledger
         try:
-            begun = await ledger.begin(replace(intent, fingerprint=f"{intent.fingerprint} {entry_id}"), Limits())
-            assert isinstance(begun, New)  # there are no limits, and nothing else is named after this entry
-            await ledger.settle(begun.entry_id, "unknown", group.group_id)
+            await self._reserve(replace(intent, fingerprint=f"{intent.fingerprint} {entry_id}"), group.group_id)
         except LedgerUnavailable:
             return "unknown", None
         return "created", len(group.created) * price_usd
@@ -438,22 +471,43 @@ class GroupCreating:
         entries = await self.creator.ledger.of_group(self.order.owner, group_id)
         return [entry for entry in entries if entry.state != "created"]
 
-    async def _close(self, group_id: str, held: int) -> None:
-        """What was open about these very rows has arrived, now that the group shows them all.
+    async def _close(self, group_id: str, held: Sequence[Held]) -> None:
+        """What was open about these very rows is so no more, now that the group has them all.
 
-        But no more than the group holds beyond what was surely created: rows that were lost, and then sent once more
-        with `force_new`, are there once, and the first ones stay unknown.
+        What it shows of a create is charged. If there is less, another create made the rest, be it with `force_new` or
+        somebody else's: then the lost ones stay reserved for an hour, but apart from the group.
         """
-        entries = await self.creator.ledger.of_group(self.order.owner, group_id)
-        unexplained = held - _rows_created(entries)
-        for entry in entries:
-            if entry.state == "created" or not entry.fingerprint.startswith(self.order.fingerprint):
+        for entry in filter(self._is_equal, await self._still_open(group_id)):
+            arrived = await self._arrived(entry, held)
+            lost = _rows_bought(entry) - arrived
+            if self.creator.on_its_way(entry.entry_id) or (lost and not _is_lost(entry)):
                 continue
-            arrived = min(_rows_bought(entry), unexplained)
-            if arrived > 0 and not self.creator.on_its_way(entry.entry_id):
-                price_usd = arrived * self.order.processor.price_usd
-                await self.creator.settle(entry.entry_id, "created", group_id, price_usd)
-                unexplained -= arrived
+            if lost:
+                intent = self.order.intent(lost, group_id=group_id)
+                fingerprint = f"{entry.fingerprint} {entry.entry_id}"
+                await self._reserve(replace(intent, fingerprint=fingerprint, group_id=""), group_id)
+            await self.creator.settle(entry.entry_id, "created", group_id, arrived * self.order.processor.price_usd)
+
+    async def _arrived(self, entry: Entry, held: Iterable[Held]) -> int:
+        """How many of the rows of an entry that is open the group shows, by the create that they name."""
+        _, _, sent_by = entry.fingerprint.rpartition(" ")
+        if sent_by == entry.fingerprint:
+            sent_by = entry.entry_id
+        shown = sum(row.create == sent_by for row in held)
+        if sent_by != entry.entry_id and (first := await self.creator.ledger.entry(sent_by)):
+            shown -= _rows_created([first])
+        return max(0, min(shown, _rows_bought(entry)))
+
+    async def _reserve(self, intent: Intent, handle: str) -> None:
+        """Reserve for an hour, whatever the limits, what may have been bought; once for each fingerprint."""
+        ledger = self.creator.ledger
+        begun = await ledger.begin(intent, Limits())
+        if isinstance(begun, New):
+            await ledger.settle(begun.entry_id, "unknown", handle)
+
+    def _is_equal(self, entry: Entry) -> bool:
+        """Whether an entry is about the same rows."""
+        return entry.fingerprint.startswith(self.order.fingerprint)
 
     def _what(self, rows: int) -> str:
         return f"{self.order.processor.name} for {rows:,} rows"
@@ -473,6 +527,11 @@ def _filled(group_id: str, batches: Sequence[_Batch]) -> FilledGroup:
         raise failure
     missing = rows - created - lost
     return FilledGroup(group_id, created, missing, lost, failure, deduplicated=not rows)
+
+
+def _is_lost(entry: Entry) -> bool:
+    """Whether nobody knows what became of an entry; what is just being sent is not lost."""
+    return entry.state == "unknown" or (entry.state == "intent" and entry.age_s >= LONGEST_ADDITION_S)
 
 
 def _rows_created(entries: Iterable[Entry]) -> int:

@@ -19,7 +19,7 @@ from pydantic import JsonValue
 
 from parallel_mcp.api.models import ErrorEvent, Event, RunStateEvent, TaskOutput, TaskRun
 from parallel_mcp.errors import RateLimited, UpstreamUnavailable
-from parallel_mcp.tasks.rows import KEY_LABEL, RowInput, row_number
+from parallel_mcp.tasks.rows import CREATE_LABEL, KEY_LABEL, RowInput, row_number
 
 if TYPE_CHECKING:
     from parallel_mcp.api.client import ParallelApi
@@ -68,12 +68,13 @@ class GroupRow:
 class Held:
     """What a group is known to hold: the number of each row, and which input it has, by what it tells and its label.
 
-    Each may be None; if both are, nobody knows.
+    Each may be None; if both are, nobody knows. `create` is whatever its metadata names as the create that sent it.
     """
 
     number: int
     key: str | None
     label: str | None = None
+    create: object = None
 
 
 async def rows_of_group(api: ParallelApi, group_id: str, *, with_output: bool = False) -> AsyncGenerator[GroupRow]:
@@ -114,7 +115,7 @@ async def held_by(api: ParallelApi, group_id: str) -> list[Held]:
         UpstreamError: It could not be read to its end.
     """
     async with aclosing(rows_of_group(api, group_id)) as rows:
-        return [Held(row.number, row.key, row.label) async for row in rows]
+        return [Held(row.number, row.key, row.label, row.run.metadata.get(CREATE_LABEL)) async for row in rows]
 
 
 def key_of(value: object) -> str:

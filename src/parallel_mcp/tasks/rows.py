@@ -19,6 +19,7 @@ from parallel_mcp.errors import InvalidArguments
 MAX_ROWS = 5_000
 ROW_LABEL = "row"  # the metadata of a run of a group that says which row it is
 KEY_LABEL = "row_key"  # the metadata that says what its input was, however the API gives the input back
+CREATE_LABEL = "mcp_op"  # the metadata of a group and of its runs that says under which entry of the ledger it was sent
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 

@@ -162,17 +162,18 @@ async def _offer_of_group(request: CreateTaskGroupArguments, call: Call) -> Offe
     if creating.group_id:
         what = f"Start up to {rows} for at most {price}, less what the group has already"
     question = _question(what, processor, call, a_row=True)
-    return await offer_unless(partial(_is_cheap_now, creating, call), question, most_usd, call)
+    return await offer_unless(partial(_needs_no_question, creating, call), question, most_usd, call)
 
 
-async def _is_cheap_now(creating: GroupCreating, call: Call) -> bool:
-    """Whether the rows that an earlier call has not bought need no question; no if that cannot be said in time.
+async def _needs_no_question(creating: GroupCreating, call: Call) -> bool:
+    """Whether the rows that no earlier call has bought are cheap, or never fit; no if that cannot be said in time.
 
     Raises:
         StillCreating: It cannot, because they are just being bought.
     """
     with anyio.move_on_after(asking_s(call)):
-        return not is_dear(await creating.price_usd(), call.settings)
+        price_usd = await creating.price_usd()
+        return not is_dear(price_usd, call.settings) or bool(never_fits(price_usd, call.settings))
     if creating.is_on_its_way:
         raise StillCreating("An equal create is on its way, and not answered yet; nothing was sent now")
     return False

@@ -14,16 +14,23 @@ from parallel_mcp.errors import InvalidArguments, OverBudget, StillCreating, Ups
 from parallel_mcp.render.untrusted import marked, one_line
 from parallel_mcp.tasks.group_creating import FilledGroup, GroupCreating, GroupOrder
 from parallel_mcp.tasks.handles import handle_kind, platform_link
-from parallel_mcp.tasks.rows import KEY_LABEL, ROW_LABEL, RowInput, in_words, read_rows
+from parallel_mcp.tasks.rows import CREATE_LABEL, KEY_LABEL, ROW_LABEL, RowInput, in_words, read_rows
 from parallel_mcp.tasks.specs import metadata, source_policy, task_input, task_spec
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call
 from parallel_mcp.tools.reply import Output, next_call, reply
 from parallel_mcp.tools.search import Day, Domains
+from parallel_mcp.tools.status import gone
 from parallel_mcp.tools.tasks import MAX_TITLE_CHARS, IdempotencyKey, chosen_processor
 from parallel_mcp.tools.waiting import allowed_wait_s
 
 MAX_QUOTE_CHARS = 500
+
+_LABELS = {
+    ROW_LABEL: "the number of each row",
+    KEY_LABEL: "a digest of the input of each row",
+    CREATE_LABEL: "the call that created each row",
+}
 
 
 class CreateTaskGroupArguments(Arguments):
@@ -48,7 +55,9 @@ class CreateTaskGroupOutput(Output):
     """Structured half of `create_task_group`."""
 
     group_id: str = Field(description="Handle of the group, valid for good and in other conversations. Keep it.")
-    status: str = Field(description="started, existing (nothing was bought) or incomplete (see rows_missing).")
+    status: str = Field(
+        description="started, existing (nothing was bought), incomplete (see rows_missing) or not_found."
+    )
     rows: int = Field(description="Rows given in this call.")
     rows_created: int = Field(description="Rows that this call bought.")
     rows_missing: str | None = Field(default=None, description="Numbers of the rows that surely were not created.")
@@ -103,7 +112,7 @@ def prepared_group(request: CreateTaskGroupArguments, call: Call) -> PreparedGro
             task_input(*(("", value) if isinstance(value, dict) else (value, {})), prepared.spec)
         except InvalidArguments as error:
             raise InvalidArguments(f"Row {number}: {error}") from None
-    for label, holds in ((ROW_LABEL, "the number of each row"), (KEY_LABEL, "a digest of the input of each row")):
+    for label, holds in _LABELS.items():
         if label in request.metadata:
             raise InvalidArguments(f"`metadata` cannot have the key `{label}`: it holds {holds}.")
     if request.group_id and handle_kind(request.group_id, "group_id") != "group":
@@ -151,12 +160,16 @@ def _filled_reply(group: FilledGroup, asked: PreparedGroup) -> CallToolResult:
 
 
 def _status(group: FilledGroup) -> str:
+    if group.is_gone:
+        return "not_found"
     if group.missing or group.unknown:
         return "incomplete"
     return "started" if group.created else "existing"
 
 
 def _next_step(group: FilledGroup) -> str:
+    if group.is_gone:
+        return gone("group", "create_task_group")
     again = f"create_task_group with exactly the same arguments and group_id={json.dumps(group.group_id)}"
     if group.unknown:
         return (
@@ -190,6 +203,8 @@ def _headline(made: CreateTaskGroupOutput) -> str:
     group = f"{made.group_id} ({made.processor})"
     if made.deduplicated and made.status == "existing":
         return f"The {made.rows:,} rows are in {group} already. Nothing was created or charged."
+    if made.status == "not_found":
+        return f"An equal earlier call made {group}. Nothing was created or charged now."
     if made.deduplicated:
         return f"An equal earlier call made {group}, which lacks some of the {made.rows:,} rows. Nothing was sent now."
     already = made.rows - made.rows_created
