@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 
 def test_demo_shows_rising_progress_and_then_a_cited_result(tmp_path: Path) -> None:
     """The first thing that anybody does with a clone: without a key, and quickly."""
@@ -59,6 +61,23 @@ def test_flag_that_would_have_no_effect_is_refused() -> None:
 
     assert finished.returncode == 2
     assert "--port: only `serve --http`" in finished.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["simulate", "--port", "99999"], "a port is a number from 0 to 65535"),
+        (["serve", "--toolsets", "findall"], "--toolsets must have core besides findall"),
+    ],
+)
+def test_command_that_cannot_work_says_why(arguments: list[str], told: str) -> None:
+    """A traceback would not."""
+    command = [sys.executable, "-m", "parallel_mcp", *arguments]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+
+    assert finished.returncode == 2
+    assert told in finished.stderr
+    assert "Traceback" not in finished.stderr
 
 
 def test_wrong_setting_is_named_as_it_was_given_and_without_its_value() -> None:

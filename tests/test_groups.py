@@ -66,7 +66,8 @@ def as_csv(rows: list[dict[str, str]]) -> str:
 def group_of(count: int, **arguments: Any) -> dict[str, Any]:
     """A call that creates so many rows."""
     story = {"sim": "never"}
-    return {"csv": as_csv(companies(count)), "processor": "lite", "metadata": story, **arguments}
+    asked = {} if "output_schema" in arguments else {"output": "How many people work there?"}
+    return {"csv": as_csv(companies(count)), "processor": "lite", "metadata": story, **asked, **arguments}
 
 
 async def create_group(client: Client, **arguments: Any) -> dict[str, Any]:
@@ -162,7 +163,8 @@ async def test_five_thousand_rows_are_sent_side_by_side(upstream: Upstream) -> N
 async def test_rows_may_be_objects_or_texts(upstream: Upstream) -> None:
     """Whatever the model has at hand, also as JSON text."""
     async with connected("memory", upstream.url) as client:
-        objects = await create_group(client, rows=json.dumps([{"a": 1}, {"b": None}]), processor="lite")
+        rows = json.dumps([{"a": 1}, {"b": None}])
+        objects = await create_group(client, rows=rows, output="What is it?", processor="lite")
         texts = await create_group(client, inputs=["one", "two"], processor="lite", metadata={"team": "x"})
 
     assert await shown(upstream, objects["group_id"]) == {"1": {"a": 1}, "2": {"b": None}}

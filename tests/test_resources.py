@@ -304,7 +304,9 @@ async def test_large_report_that_took_long_to_read_is_offered_in_pages(upstream:
 async def test_table_of_a_group_is_the_joined_pages_of_its_csv(client: Client) -> None:
     """A person wants the file, not pages of it."""
     rows = [{"city": f"City {number}"} for number in range(30)]
-    group_id = structured(await client.call_tool("create_task_group", {"rows": rows, "processor": "lite"}))["group_id"]
+    group_id = structured(
+        await client.call_tool("create_task_group", {"rows": rows, "output": "Who leads it?", "processor": "lite"})
+    )["group_id"]
     await client.call_tool("watch_progress", {"id": group_id})
     pages = [page async for page in pages_of(client, group_id, format="csv", max_chars=1_000)]
 
@@ -329,7 +331,12 @@ async def test_table_that_would_take_too_much_memory_is_offered_in_pages(
     client: Client, rows: list[dict[str, Any]], size: int
 ) -> None:
     """All of it is held several times over, for anybody who reads it again and again, which is free."""
-    table = {"rows": rows, "processor": "lite", "metadata": {"sim": f"latency=1 size={size}"}}
+    table = {
+        "rows": rows,
+        "output": "Who leads it?",
+        "processor": "lite",
+        "metadata": {"sim": f"latency=1 size={size}"},
+    }
     group_id = structured(await client.call_tool("create_task_group", table))["group_id"]
     await client.call_tool("watch_progress", {"id": group_id})
 

@@ -292,6 +292,29 @@ def test_address_of_an_unknown_kind_is_no_ledger_file() -> None:
     assert load_settings({"ledger": "Redis://host"}).ledger == "redis://host"
 
 
+@pytest.mark.parametrize("mode", [MODERN, LEGACY])
+async def test_answer_of_another_form_to_a_question_is_refused_and_buys_nothing(upstream: Upstream, mode: str) -> None:
+    """It is the client's mistake, and no fault of this server."""
+
+    async def answer(context: object, params: object) -> ElicitResult:
+        return ElicitResult(action="accept", content={"confirm": True})
+
+    settings = load_settings({"base_url": upstream.url, "api_key": KEY, "ledger": "memory"})
+    async with Client(build_server(settings), mode=mode, elicitation_callback=answer) as client:
+        text = await failure(client, "create_task", {**TASK, "processor": "ultra8x"})
+
+    assert "not of the form asked for" in text
+    assert "Code: invalid_arguments" in text
+    assert upstream.simulator.accepted_runs == 0
+
+
+def test_directory_is_no_ledger_file(tmp_path: Path) -> None:
+    """Better said at the start than at the first create."""
+    with pytest.raises(SettingsError, match="--ledger must be a file; this is a directory"):
+        load_settings({"ledger": str(tmp_path)})
+    assert load_settings({"ledger": "Memory"}).ledger == "memory"
+
+
 async def test_budget_of_a_dollar_an_hour_ends_with_the_third_ultra(upstream: Upstream) -> None:
     """Three cost 90 cents; the fourth and fifth are refused before anything is sent."""
     async with connected("memory", upstream.url, max_usd_per_hour=1) as client:
@@ -612,7 +635,8 @@ async def test_unusable_ledger_refuses_creates_and_lets_reads_go_on(upstream: Up
     """Without it, nobody knows what was bought before."""
     async with connected("memory", upstream.url) as client:
         run_id = await create(client)
-    async with connected("memory", upstream.url, ledger=str(tmp_path)) as client:
+    (tmp_path / "file").touch()
+    async with connected("memory", upstream.url, ledger=str(tmp_path / "file" / "ledger")) as client:
         text = await failure(client, "create_task", TASK)
         status = structured(await client.call_tool("get_status", {"ids": [run_id]}))
         watched = structured(await client.call_tool("watch_progress", {"id": run_id}))

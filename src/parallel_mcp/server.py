@@ -33,7 +33,7 @@ from mcp.types import (
 )
 
 from parallel_mcp import __version__
-from parallel_mcp.errors import MissingKey, ResearchError, SettingsError
+from parallel_mcp.errors import InvalidArguments, MissingKey, ResearchError, SettingsError
 from parallel_mcp.extensions.tasks import TasksExtension, TaskSource
 from parallel_mcp.ledger.choice import chosen_ledger
 from parallel_mcp.listeners import Listeners
@@ -117,6 +117,8 @@ class ParallelServer(MCPServer[App]):
             cause = failure.__cause__
             if isinstance(cause, ResearchError):
                 return failed(cause)
+            if isinstance(cause, ToolError):  # of the SDK, about what a client made of a question to the user
+                return failed(InvalidArguments("The answer to the question of this tool is not of the form asked for"))
             text = self._fault_text(name, cause)
             return CallToolResult(content=[TextContent(type="text", text=text)], is_error=True)
 

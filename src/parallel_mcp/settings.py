@@ -3,6 +3,7 @@
 import ipaddress
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -116,10 +117,21 @@ class Settings(BaseModel):
     def _check_ledger(cls, value: str) -> str:
         scheme, separator, rest = value.partition("://")
         if not separator:
-            return value
+            if value and Path(value).is_dir():
+                raise ValueError("must be a file; this is a directory")
+            return "memory" if value.lower() == "memory" else value
         if scheme.lower() not in ("redis", "rediss", "unix"):
             raise ValueError("must be a file, `memory`, or an address that begins with redis://, rediss:// or unix://")
+        if find_spec("redis") is None:
+            raise ValueError("needs the package redis: install parallel-mcp[redis]")
         return f"{scheme.lower()}://{rest}"
+
+    @field_validator("toolsets")
+    @classmethod
+    def _check_toolsets(cls, value: tuple[Toolset, ...]) -> tuple[Toolset, ...]:
+        if "findall" in value and "core" not in value:
+            raise ValueError("must have core besides findall: its tools wait for the matches and give them")
+        return value
 
     @field_validator("log_level", mode="before")
     @classmethod

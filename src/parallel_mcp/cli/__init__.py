@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
             serve.add_argument(flag_of(name), dest=name, metavar="VALUE", help=_described(field).replace("%", "%%"))
     commands.add_parser("demo", help="show it all on the built-in simulator: no key, no network")
     simulate = commands.add_parser("simulate", help="serve a stand-in for the Parallel API on loopback")
-    simulate.add_argument("--port", type=int, default=8099, help="port to bind (default 8099)")
+    simulate.add_argument("--port", type=_port, default=8099, help="port to bind (default 8099)")
     simulate.add_argument(
         "--speed", type=float, default=1.0, help="how many times faster than the real API (default 1)"
     )
@@ -83,6 +83,12 @@ def _add_specs(specs: argparse.ArgumentParser) -> None:
     new = actions.add_parser("new", help="draft a task spec with the API's help; uses your key, and starts no research")
     new.add_argument("intent", help='what you want to know, such as "the CEO and headcount of a company"')
     new.add_argument("--out", type=Path, metavar="FILE", help="new .json file to write; left out: standard output")
+
+
+def _port(text: str) -> int:
+    if not 0 <= (port := int(text)) <= 65535:
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return port
 
 
 def _settings_help() -> str:

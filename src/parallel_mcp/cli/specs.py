@@ -50,7 +50,8 @@ def _check(path: Path, settings: Settings) -> int:
     for report in reports:
         _write(_lines_of(report, settings))
     bad = sum(report.spec is None for report in reports)
-    _write([f"{len(reports) - bad} good, {bad} bad." if reports else "There is no .json or .toml file here."])
+    none = "A task spec is a .json or .toml file." if path.is_file() else "There is no .json or .toml file here."
+    _write([f"{len(reports) - bad} good, {bad} bad." if reports else none])
     return FAILED if bad or not reports else 0
 
 

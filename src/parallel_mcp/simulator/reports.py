@@ -46,7 +46,6 @@ def _full_report(research: Research, at_least_bytes: int, *, as_list: bool) -> R
     sections = [research.quotes_from(page, SENTENCES_PER_PAGE) for page in research.pages]
     parts = [f"# {_headline(research.question)}", _summary(research)]
     parts += [_section(quotes, as_list=as_list) for quotes in sections]
-    parts += [_sources(research.pages)]
     quotes = [quote for section in sections for quote in section]
     return Report(_lengthened("\n\n".join(parts), at_least_bytes), quotes)
 
@@ -66,11 +65,6 @@ def _section(quotes: Sequence[Quote], *, as_list: bool) -> str:
     return f"## {page.name}\n\n{body}\n\nSource: {_link(page)}"
 
 
-def _sources(pages: Sequence[Page]) -> str:
-    lines = [f"{number}. {_link(page)}{_dated(page)}" for number, page in enumerate(pages, 1)]
-    return "## Sources\n\n" + "\n".join(lines)
-
-
 def _nothing_found(research: Research) -> str:
     return (
         f"# {_headline(research.question)}\n\nLittle was found about this question. The searches "
@@ -85,10 +79,6 @@ def _headline(question: str) -> str:
 
 def _link(page: Page) -> str:
     return f"[{page.name}]({page.url})"
-
-
-def _dated(page: Page) -> str:
-    return f", published {page.publish_date}" if page.publish_date else ""
 
 
 def _lengthened(text: str, at_least_bytes: int) -> str:

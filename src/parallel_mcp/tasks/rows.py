@@ -92,7 +92,9 @@ def _of_csv(text: str) -> Rows:
     delimiter = max(_DELIMITERS, key=lambda candidate: len(_header(text, candidate)))
     header, *lines = [line for line in _lines(text, delimiter) if line.holds_text] or [_Line(1, [])]
     if not lines:
-        raise InvalidArguments("`csv` has no row: it begins with a header line, and each line below it is a row.")
+        raise InvalidArguments(
+            "`csv` has no row: it is the text itself, not the path of a file; a header line, then a line for each row."
+        )
     for line in lines:
         if len(line.cells) != len(header.cells):
             raise InvalidArguments(

@@ -49,6 +49,7 @@ _ACCEPTED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
 }
+_ONE_OF = frozenset({"literal_error", "enum"})
 
 _Arguments = TypeVar("_Arguments", bound=ArgModelBase)
 
@@ -145,4 +146,4 @@ def _problem_text(problem: ErrorDetails) -> str:
     if kind in ("too_long", "string_too_long"):
         return f"`{name}`: at most {context['max_length']:,} {'items' if kind == 'too_long' else 'characters'}"
     reason = _ACCEPTED.get(kind) or problem["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    return f"`{name}`: {reason[:400]}"
+    return f"`{name}`: {'one of ' if kind in _ONE_OF else ''}{reason[:400]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +32,9 @@ _LABELS = {
     KEY_LABEL: "a digest of the input of each row",
     CREATE_LABEL: "the call that created each row",
 }
+
+
+LONGEST_NAME_WORDS = 4  # such as "Bank of America Corporation"
 
 
 class CreateTaskGroupArguments(Arguments):
@@ -107,6 +111,8 @@ def prepared_group(request: CreateTaskGroupArguments, call: Call) -> PreparedGro
     processor = chosen_processor(request, call.settings)
     prepared = task_spec(request.output, request.output_schema, processor)
     rows = read_rows(request.rows, request.inputs, request.csv)
+    if not (request.output or request.output_schema):
+        _check_that_something_is_asked(rows.inputs)
     for number, value in enumerate(rows.inputs, 1):
         try:
             task_input(*(("", value) if isinstance(value, dict) else (value, {})), prepared.spec)
@@ -135,6 +141,20 @@ def _title(inputs: tuple[RowInput, ...]) -> str:
     first = inputs[0]
     words = first if isinstance(first, str) else ", ".join(f"{name}: {value}" for name, value in first.items())
     return one_line(f"{len(inputs):,} rows, the first: {words}", MAX_TITLE_CHARS)
+
+
+def _check_that_something_is_asked(inputs: Sequence[RowInput]) -> None:
+    """A table of names alone would be paid for, row by row, without a question.
+
+    Raises:
+        InvalidArguments: There is no text in it, nor a value of a row, that is longer than a name.
+    """
+    values = (value for row in inputs for value in (row.values() if isinstance(row, dict) else ()))
+    is_table = any(isinstance(row, dict) for row in inputs)
+    if is_table and all(len(str(value).split()) <= LONGEST_NAME_WORDS for value in values):
+        raise InvalidArguments(
+            "The rows hold no question: say in `output_schema`, or in words in `output`, what to find out about each."
+        )
 
 
 def _filled_reply(group: FilledGroup, asked: PreparedGroup) -> CallToolResult:

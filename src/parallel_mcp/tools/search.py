@@ -113,8 +113,9 @@ class ExtractArguments(Arguments):
     @field_validator("urls")
     @classmethod
     def _check_scheme(cls, urls: list[str]) -> list[str]:
-        if any(not url.lower().startswith(("http://", "https://")) for url in urls):
-            raise ValueError("each address starts with http:// or https://")
+        for number, url in enumerate(urls, 1):
+            if not url.lower().startswith(("http://", "https://")):
+                raise ValueError(f"each address starts with http:// or https://, and number {number} does not")
         return urls
 
 
