@@ -171,6 +171,21 @@ async def test_rows_may_be_objects_or_texts(upstream: Upstream) -> None:
     assert await shown(upstream, texts["group_id"]) == {"1": "one", "2": "two"}
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "question\nWho is the CEO?",
+        "Who leads it?\nVoith",
+        "topic\n" + "x" * 61,
+        "a,b\nVoith,how many people work there",
+    ],
+)
+async def test_table_that_asks_something_needs_no_output(upstream: Upstream, table: str) -> None:
+    """A column may hold or be the question, in languages without spaces too."""
+    async with connected("memory", upstream.url) as client:
+        assert (await create_group(client, csv=table, processor="lite"))["rows_created"] == 1
+
+
 @pytest.mark.parametrize("look", ["watch_progress", "get_status", "get_result"])
 async def test_group_counts_as_one_active_run_until_it_is_seen_to_have_ended(upstream: Upstream, look: str) -> None:
     """A table of sixty rows is no loop that must be stopped at fifty."""

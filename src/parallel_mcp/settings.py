@@ -117,9 +117,11 @@ class Settings(BaseModel):
     def _check_ledger(cls, value: str) -> str:
         scheme, separator, rest = value.partition("://")
         if not separator:
-            if value and Path(value).is_dir():
+            if value.lower() == "memory":
+                return "memory"
+            if os.path.isdir(value):  # which says no where it cannot look
                 raise ValueError("must be a file; this is a directory")
-            return "memory" if value.lower() == "memory" else value
+            return value
         if scheme.lower() not in ("redis", "rediss", "unix"):
             raise ValueError("must be a file, `memory`, or an address that begins with redis://, rediss:// or unix://")
         if find_spec("redis") is None:

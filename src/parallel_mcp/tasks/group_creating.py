@@ -485,7 +485,7 @@ class GroupCreating:
             if lost:
                 intent = self.order.intent(lost, group_id=group_id)
                 fingerprint = f"{entry.fingerprint} {entry.entry_id}"
-                await self._reserve(replace(intent, fingerprint=fingerprint, group_id=""), group_id)
+                await self._reserve(replace(intent, fingerprint=fingerprint, group_id="", lasts_s=0), group_id)
             await self.creator.settle(entry.entry_id, "created", group_id, arrived * self.order.processor.price_usd)
 
     async def _arrived(self, entry: Entry, held: Iterable[Held]) -> int:

@@ -128,8 +128,9 @@ async def _fetched_run(run_id: str, cursor: str, call: Call) -> CallToolResult:
         document = _run_document(found.run, f"Research report {found.run.run_id}")
         return _paged(document, document_of(found.output, "markdown", "brief"), cursor, "private")
     document = _run_document(found, f"Research run {run_id}: no result yet")
+    may_come = found.is_active or found.status == "completed"
     text = f"The run {run_id} is {found.status}: there is no result yet. " + (
-        "Fetch it again in a minute or later." if found.is_active else f"See {platform_link(run_id)}."
+        "Fetch it again in a minute or later." if may_come else f"See {platform_link(run_id)}."
     )
     return _same_halves(document.model_copy(update={"text": text}), None)
 

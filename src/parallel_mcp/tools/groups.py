@@ -35,6 +35,7 @@ _LABELS = {
 
 
 LONGEST_NAME_WORDS = 4  # such as "Bank of America Corporation"
+LONGEST_NAME_CHARS = 60
 
 
 class CreateTaskGroupArguments(Arguments):
@@ -143,15 +144,21 @@ def _title(inputs: tuple[RowInput, ...]) -> str:
     return one_line(f"{len(inputs):,} rows, the first: {words}", MAX_TITLE_CHARS)
 
 
+def _is_name(text: str) -> bool:
+    """Whether a text is too short for a question."""
+    is_short = len(text) <= LONGEST_NAME_CHARS and len(text.split()) <= LONGEST_NAME_WORDS
+    return is_short and not text.rstrip().endswith(("?", "？"))  # noqa: RUF001
+
+
 def _check_that_something_is_asked(inputs: Sequence[RowInput]) -> None:
     """A table of names alone would be paid for, row by row, without a question.
 
     Raises:
-        InvalidArguments: There is no text in it, nor a value of a row, that is longer than a name.
+        InvalidArguments: No column and no value in it is more than a name.
     """
-    values = (value for row in inputs for value in (row.values() if isinstance(row, dict) else ()))
-    is_table = any(isinstance(row, dict) for row in inputs)
-    if is_table and all(len(str(value).split()) <= LONGEST_NAME_WORDS for value in values):
+    tables = [row for row in inputs if isinstance(row, dict)]
+    cells = (str(cell) for row in tables for cell in (*row, *row.values()))
+    if tables and all(map(_is_name, cells)):
         raise InvalidArguments(
             "The rows hold no question: say in `output_schema`, or in words in `output`, what to find out about each."
         )
