@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from threading import Timer
 from typing import IO, Any, cast
 
 import pytest
@@ -19,6 +20,8 @@ from parallel_mcp.server import build_server
 from parallel_mcp.settings import load_settings
 from tests.conftest import Upstream
 from tests.connecting import KEY, LEGACY, MODERN, failure, stdio_server
+
+LONGEST_S = 120.0
 
 CALLS: dict[str, dict[str, Any]] = {
     "search": {"objective": "x"},
@@ -42,9 +45,12 @@ def server_process(
     command = [parameters.command, *parameters.args]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, env=parameters.env, text=True, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        patience = Timer(LONGEST_S, process.kill)  # whoever waits for an answer that does not come is told
+        patience.start()
         try:
             yield process
         finally:
+            patience.cancel()
             process.kill()
 
 

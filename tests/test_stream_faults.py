@@ -234,6 +234,10 @@ QUICK = Pace(
 )
 
 
+ATTENTIVE = replace(QUICK, silent_connection_s=1.5)
+"""Looks several times before it gives a connection up, also on a busy machine."""
+
+
 async def followed(url: str, pace: Pace) -> RunFeed:
     """A feed that has followed the recorded run to its end, at a pace that a test can wait for."""
     async with connected_api(url) as api, sharing_feeds(pace) as feeds:
@@ -285,7 +289,7 @@ async def test_silent_connection_is_replaced_and_steps_it_missed_are_heard() -> 
     whole = events(state(), message("one"), message("two"), state("completed"))
     with recorded_run() as run:
         run.streams(stream_of(events(state(), message("one")), then="hang"), stream_of(whole))
-        feed = await followed(run.proxy.url, QUICK)
+        feed = await followed(run.proxy.url, ATTENTIVE)
 
     assert [step.text for step in feed.trace.since(0)] == ["one", "two"]
     assert run.count("/events") == 2
@@ -328,7 +332,7 @@ async def test_question_for_the_status_ends_with_the_connection_whose_silence_it
 async def test_nothing_runs_while_nothing_is_watched_and_silences_are_noticed_again_afterwards() -> None:
     """A server waits for days between two watches."""
     with recorded_run() as run:
-        async with connected_api(run.proxy.url) as api, sharing_feeds(QUICK) as feeds:
+        async with connected_api(run.proxy.url) as api, sharing_feeds(ATTENTIVE) as feeds:
             idle = asyncio.all_tasks()
             for _ in range(2):
                 run.status = "running"
