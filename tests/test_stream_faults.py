@@ -244,9 +244,9 @@ async def followed(url: str, pace: Pace) -> RunFeed:
         return await followed_by(feeds, api)
 
 
-async def followed_by(feeds: Feeds, api: ParallelApi) -> RunFeed:
+async def followed_by(feeds: Feeds, api: ParallelApi, owner: str = "owner") -> RunFeed:
     """As `followed`, by feeds that go on afterwards."""
-    async with feeds.of_run(api, "owner", RUN_ID) as feed:
+    async with feeds.of_run(api, owner, RUN_ID) as feed:
         with anyio.fail_after(20):
             while not feed.ended:
                 await feed.changed.wait()
@@ -334,12 +334,12 @@ async def test_nothing_runs_while_nothing_is_watched_and_silences_are_noticed_ag
     with recorded_run() as run:
         async with connected_api(run.proxy.url) as api, sharing_feeds(ATTENTIVE) as feeds:
             idle = asyncio.all_tasks()
-            for _ in range(2):
+            for owner in ("one", "another"):  # who saw the end does not look for it again
                 run.status = "running"
                 silent = stream_of(events(state()), then="hang")
                 run.streams(silent, stream_of(events(state(), state("completed"))))
                 asked_before = run.count(RUN_ID)
-                await followed_by(feeds, api)
+                await followed_by(feeds, api, owner)
                 assert run.count(RUN_ID) - asked_before >= 3
                 with anyio.fail_after(5):
                     for task in asyncio.all_tasks() - idle:
