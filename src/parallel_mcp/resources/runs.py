@@ -47,9 +47,10 @@ async def _finished(call: Call, run_id: str) -> TaskRunResult:
         UpstreamUnavailable: It has one, which the machine that answers does not know of yet.
         RunFailed: It failed or was cancelled.
     """
-    has_ended = call.app.feeds.ended_run(call.owner, run_handle(run_id, "run_id")) is not None
+    handle = run_handle(run_id, "run_id")
+    has_ended = call.app.feeds.ended_run(call.owner, handle) is not None
     within_s = RESULT_OF_ENDED_WITHIN_S if has_ended else RESULT_WITHIN_S
-    found = await read_result(run_id, call, within_s=within_s)
+    found = await read_result(handle, call, within_s=within_s)
     if isinstance(found, TaskRunResult):
         return found
     if found.is_active:
