@@ -174,10 +174,11 @@ async def test_rows_may_be_objects_or_texts(upstream: Upstream) -> None:
 @pytest.mark.parametrize(
     "table",
     [
-        "question\nWho is the CEO?",
+        "question\nWho leads it?!",
         "Who leads it?\nVoith",
-        "topic\n" + "x" * 61,
         "a,b\nVoith,how many people work there",
+        "question\n苹果公司的首席执行官是谁",
+        "question\nمن هو الرئيس؟",
     ],
 )
 async def test_table_that_asks_something_needs_no_output(upstream: Upstream, table: str) -> None:

@@ -114,10 +114,7 @@ class OverBudget(ResearchError):
 
     code = "over_budget"
     retry_advice = "Retrying now will not help."
-    next_step = (
-        "Do not try again at this price. Ask for something cheaper, or tell the user, who can raise the limit where "
-        "the server is started."
-    )
+    next_step = "Do not try again at this price. Ask the user, or ask for something cheaper."
 
 
 class LedgerUnavailable(ResearchError):

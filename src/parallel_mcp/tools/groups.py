@@ -33,9 +33,10 @@ _LABELS = {
     CREATE_LABEL: "the call that created each row",
 }
 
-
 LONGEST_NAME_WORDS = 4  # such as "Bank of America Corporation"
 LONGEST_NAME_CHARS = 60
+LONGEST_DENSE_NAME_CHARS = 10  # in scripts that put a question into so few, some of them without spaces
+_QUESTION_MARKS = "?\uff1f\u061f\u037e"
 
 
 class CreateTaskGroupArguments(Arguments):
@@ -145,9 +146,11 @@ def _title(inputs: tuple[RowInput, ...]) -> str:
 
 
 def _is_name(text: str) -> bool:
-    """Whether a text is too short for a question."""
-    is_short = len(text) <= LONGEST_NAME_CHARS and len(text.split()) <= LONGEST_NAME_WORDS
-    return is_short and not text.rstrip().endswith(("?", "？"))  # noqa: RUF001
+    """Whether a text is too short for a question, and has no mark of one."""
+    if any(mark in text for mark in _QUESTION_MARKS):
+        return False
+    longest = LONGEST_NAME_CHARS if text.isascii() else LONGEST_DENSE_NAME_CHARS
+    return len(text) <= longest and len(text.split()) <= LONGEST_NAME_WORDS
 
 
 def _check_that_something_is_asked(inputs: Sequence[RowInput]) -> None:
