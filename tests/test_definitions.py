@@ -5,6 +5,7 @@ Accept a change with `UPDATE_SNAPSHOTS=1 python -m pytest tests/test_definitions
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,10 @@ from typing import Any, cast
 import pytest
 from mcp import Client
 
-from parallel_mcp.server import INSTRUCTIONS, build_server
+from parallel_mcp.server import build_server
 from parallel_mcp.settings import load_settings
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from parallel_mcp.tools import CORE_TOOLS, chosen_tools
+from parallel_mcp.tools import CORE_TOOLS, READING_TOOLS, chosen_tools
 from parallel_mcp.tools.definition import PUBLISHED
 from tests.connecting import LEGACY, MODERN, ROOT, connected
 
@@ -101,6 +102,30 @@ async def test_only_the_tools_of_core_are_there_by_default() -> None:
     ]
 
 
+async def test_tools_that_read_runs_are_there_wherever_runs_are_made() -> None:
+    """A server of house-made research only could else start what nobody can wait for."""
+    reading = [definition.run.__name__ for definition in READING_TOOLS]
+    specs = ["company_profile", "fact_check", "vendor_risk"]
+    findall = ["create_findall", "extend_findall", "enrich_findall", "cancel_findall"]
+
+    assert [tool["name"] for tool in await definitions(toolsets="specs", specs=EXAMPLE_SPECS)] == reading + specs
+    assert [tool["name"] for tool in await definitions(toolsets="findall")] == reading + findall
+
+
+@pytest.mark.parametrize("toolsets", ["core", "specs", "findall", "monitor", "findall,monitor", ALL_TOOLSETS])
+async def test_no_text_names_a_tool_that_is_not_there(toolsets: str) -> None:
+    """A model would call it."""
+    every = {tool["name"] for tool in await definitions()} - {"search", "extract"}  # which are words as well
+    async with Client(build_server(load_settings({"toolsets": toolsets, "specs": EXAMPLE_SPECS}))) as client:
+        tools = (await client.list_tools()).tools
+        prompts = (await client.list_prompts()).prompts
+        instructions = client.instructions or ""
+    texts = [instructions, *(part.model_dump_json() for part in (*tools, *prompts))]
+
+    assert every & set(re.findall(r"\w+", " ".join(texts))) <= {tool.name for tool in tools}
+    assert len(instructions) <= 1_500
+
+
 def test_toolsets_that_are_off_are_not_even_imported() -> None:
     """Clients start the server anew for every conversation, and nearly all of a start is imports."""
     code = (
@@ -177,7 +202,6 @@ async def test_definitions_fit_the_budget_of_a_model(capsys: pytest.CaptureFixtu
 
     assert read <= 7_000
     assert whole <= 20_000
-    assert len(INSTRUCTIONS) <= 1_500
 
 
 def parts(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:

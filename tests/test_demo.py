@@ -67,7 +67,7 @@ def test_flag_that_would_have_no_effect_is_refused() -> None:
     ("arguments", "told"),
     [
         (["simulate", "--port", "99999"], "a port is a number from 0 to 65535"),
-        (["serve", "--toolsets", "findall"], "--toolsets must have core besides findall"),
+        (["serve", "--ledger", "~"], "--ledger must be a file; this is a directory"),
     ],
 )
 def test_command_that_cannot_work_says_why(arguments: list[str], told: str) -> None:

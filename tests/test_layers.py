@@ -13,7 +13,7 @@ LAYERS = [
     {"server"},
     {"listeners"},
     {"listening"},
-    {"prompts", "resources"},
+    {"prompts", "resources", "instructions"},
     {"tools"},
     {"tasks", "render", "extensions"},
     {"api", "ledger"},

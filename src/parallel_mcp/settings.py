@@ -119,7 +119,7 @@ class Settings(BaseModel):
         if not separator:
             if value.lower() == "memory":
                 return "memory"
-            if os.path.isdir(value):  # which says no where it cannot look
+            if os.path.isdir(os.path.expanduser(value)):  # which says no where it cannot look
                 raise ValueError("must be a file; this is a directory")
             return value
         if scheme.lower() not in ("redis", "rediss", "unix"):
@@ -127,13 +127,6 @@ class Settings(BaseModel):
         if find_spec("redis") is None:
             raise ValueError("needs the package redis: install parallel-mcp[redis]")
         return f"{scheme.lower()}://{rest}"
-
-    @field_validator("toolsets")
-    @classmethod
-    def _check_toolsets(cls, value: tuple[Toolset, ...]) -> tuple[Toolset, ...]:
-        if "findall" in value and "core" not in value:
-            raise ValueError("must have core besides findall: its tools wait for the matches and give them")
-        return value
 
     @field_validator("log_level", mode="before")
     @classmethod

@@ -12,11 +12,11 @@ DEEP_PROCESSOR = "ultra-fast"
 
 
 def chosen_prompts(settings: Settings) -> list[Prompt]:
-    """The prompts, in the order in which clients list them; the ChatGPT profile has none of the tools that they use.
+    """The prompts, in the order in which clients list them; none where the tools that they use are not.
 
     They are made by hand, not from functions: the SDK would build a validator for each at every start.
     """
-    if settings.profile == "chatgpt":
+    if settings.profile == "chatgpt" or "core" not in settings.toolsets:
         return []
     processor = PromptArgument(name="processor", description="Depth and price of the research, such as pro-fast.")
     return [

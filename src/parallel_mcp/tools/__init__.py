@@ -12,7 +12,7 @@ from parallel_mcp.tools.tasks import CreateTaskArguments, CreateTaskOutput, Task
 from parallel_mcp.tools.view_run import ViewRunArguments, ViewRunOutput, view_run
 from parallel_mcp.tools.watching import WatchProgressArguments, WatchProgressOutput, watch_progress
 
-CORE_TOOLS = [
+_ASKING_TOOLS = [
     ToolDefinition(search, "Search the web", SearchArguments, SearchOutput, reads_web=True),
     ToolDefinition(extract, "Read web pages", ExtractArguments, ExtractOutput, reads_web=True),
     ToolDefinition(
@@ -43,6 +43,8 @@ CORE_TOOLS = [
         creates=True,
         parameters_of=TaskRequest,
     ),
+]
+READING_TOOLS = [
     ToolDefinition(get_status, "See how runs stand", GetStatusArguments, GetStatusOutput),
     ToolDefinition(get_result, "Get a result", GetResultArguments, GetResultOutput, reads_web=True, on_page=True),
     ToolDefinition(
@@ -58,22 +60,30 @@ CORE_TOOLS = [
         for_page=True,
     ),
 ]
+CORE_TOOLS = [*_ASKING_TOOLS, *READING_TOOLS]
+
+_MAKE_RUNS = frozenset({"core", "findall", "specs"})  # toolsets
 
 
 def has_page(settings: Settings) -> bool:
-    """Whether there are tools whose results a page shows."""
-    return settings.profile == "research" and "core" in settings.toolsets
+    """Whether there are tools whose results a page shows: those that read runs, and tools of specs."""
+    return settings.profile == "research" and not _MAKE_RUNS.isdisjoint(settings.toolsets)
 
 
 def chosen_tools(settings: Settings) -> list[ToolDefinition]:
-    """The tools of the chosen toolsets. Those that are off by default are imported only where they are on."""
+    """The tools of the chosen toolsets, and where one of these makes runs, those that read them.
+
+    Tools that are off by default are imported only where they are on; those of specs come from `SpecTools`.
+    """
     if settings.profile == "chatgpt":
         from parallel_mcp.tools.chatgpt import CHATGPT_TOOLS
 
         return CHATGPT_TOOLS
     tools: list[ToolDefinition] = []
     if "core" in settings.toolsets:
-        tools += CORE_TOOLS
+        tools += _ASKING_TOOLS
+    if not _MAKE_RUNS.isdisjoint(settings.toolsets):
+        tools += READING_TOOLS
     if "findall" in settings.toolsets:
         from parallel_mcp.tools.findall import FINDALL_TOOLS
 

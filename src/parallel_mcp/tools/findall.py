@@ -208,8 +208,9 @@ async def extend_findall(request: ExtendFindallArguments, call: Call) -> CallToo
 async def enrich_findall(request: EnrichFindallArguments, call: Call) -> CallToolResult:
     """Answer further questions about each match of a FindAll run, also about matches still to come.
 
-    Costs the price of a task with that processor for each match (create_task). Repeating the call buys nothing. Not for
-    previews and cancelled runs. Then call watch_progress, and get_result for the table with the new columns.
+    Costs the price of a task with that processor for each match: $0.005 lite, $0.025 core, to $2.40 ultra8x. Repeating
+    the call buys nothing. Not for previews and cancelled runs. Then call watch_progress, and get_result for the table
+    with the new columns.
     """
     prepared = _enrichment_spec(request, call)
     return await _added(request, call, warnings=prepared.warnings)
