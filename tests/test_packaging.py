@@ -102,3 +102,6 @@ def test_readme_configurations_are_valid() -> None:
     assert {"mcpServers", "mcp_servers"} <= set(outer)
     assert any("servers" in config for config in parsed)
     assert all("parallel-mcp" in json.dumps(config) for config in parsed)
+    entries = [json.loads(f"{{{entry}}}") for entry in re.findall(r'`("parallel": \{.*\})`', README)]
+    assert len(entries) == 2
+    assert all(set(entry["parallel"]["headers"]) == {"x-api-key"} for entry in entries)
