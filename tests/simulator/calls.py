@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio
 import httpx
 from httpx_sse import EventSource
 
@@ -16,8 +18,15 @@ from parallel_mcp.simulator import Simulator, SimulatorConfig
 KEY = {"x-api-key": "key"}
 QUESTION = "What obstacles do solid-state batteries face?"
 FAST = 10_000.0
+STILL = 0.001
+"""A speed at which time all but stands still, for what must not go on by itself."""
+PATIENCE_S = 60.0
+"""How long a test waits for what comes at once, unless the machine halts."""
+ATTEMPTS = 20
+"""How often a test tries what must be done in time."""
 
 Object = dict[str, Any]
+T = TypeVar("T")
 
 FINDALL: Object = {
     "objective": "Find robotics companies that build warehouse automation",
@@ -67,6 +76,19 @@ class Api:
     async def run_events(self, run_id: str) -> list[Object]:
         return await self.events(f"/v1/tasks/runs/{run_id}/events")
 
+    async def events_during(self, path: str, happens: Callable[[], object]) -> list[Object]:
+        """Open a stream, let something happen once it has told what there was before, and follow it to its end."""
+        told: list[Object] = []
+
+        async def follow() -> None:
+            told.extend(await self.events(path))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await anyio.wait_all_tasks_blocked()
+            happens()
+        return told
+
     async def output(self, input: str | Object = QUESTION, **members: Any) -> Object:
         """Create a run and return its output."""
         run = await self.create(input, **members)
@@ -97,6 +119,16 @@ async def connected(**settings: Any) -> AsyncGenerator[Api]:
     transport = httpx.ASGITransport(simulator.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://simulator", headers=KEY) as http:
         yield Api(http, simulator)
+
+
+async def in_time(seconds: float, act: Callable[[], Awaitable[T]]) -> T:
+    """Do something that takes hardly any time, again if the machine halted for so many real seconds meanwhile."""
+    for _ in range(ATTEMPTS):
+        started = time.monotonic()
+        done = await act()
+        if time.monotonic() - started < seconds:
+            return done
+    raise AssertionError(f"it took {seconds} s each time")
 
 
 def read_events(response: httpx.Response) -> list[Object]:
