@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import anyio
 import httpx
@@ -22,11 +21,8 @@ STILL = 0.001
 """A speed at which time all but stands still, for what must not go on by itself."""
 PATIENCE_S = 60.0
 """How long a test waits for what comes at once, unless the machine halts."""
-ATTEMPTS = 20
-"""How often a test tries what must be done in time."""
 
 Object = dict[str, Any]
-T = TypeVar("T")
 
 FINDALL: Object = {
     "objective": "Find robotics companies that build warehouse automation",
@@ -121,14 +117,9 @@ async def connected(**settings: Any) -> AsyncGenerator[Api]:
         yield Api(http, simulator)
 
 
-async def in_time(seconds: float, act: Callable[[], Awaitable[T]]) -> T:
-    """Do something that takes hardly any time, again if the machine halted for so many real seconds meanwhile."""
-    for _ in range(ATTEMPTS):
-        started = time.monotonic()
-        done = await act()
-        if time.monotonic() - started < seconds:
-            return done
-    raise AssertionError(f"it took {seconds} s each time")
+def ever_slower(speed: float) -> list[float]:
+    """Speeds to try until a test has come in time for what goes on by the clock: the machine may halt, or be slow."""
+    return [speed, speed, speed / 5, speed / 25]
 
 
 def read_events(response: httpx.Response) -> list[Object]:

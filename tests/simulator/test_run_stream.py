@@ -8,7 +8,17 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from tests.simulator.calls import ATTEMPTS, KEY, PATIENCE_S, QUESTION, STILL, Api, Object, connected, read_events
+from tests.simulator.calls import (
+    KEY,
+    PATIENCE_S,
+    QUESTION,
+    STILL,
+    Api,
+    Object,
+    connected,
+    ever_slower,
+    read_events,
+)
 
 STATE, STATS, MESSAGE = "task_run.state", "task_run.progress_stats", "task_run.progress_msg."
 
@@ -21,21 +31,21 @@ def stats(events: list[Object]) -> list[Object]:
     return [event for event in events if event["type"] == STATS]
 
 
-async def events_since_the_queue(api: Api, processor: str, story: str = "") -> list[Object]:
-    """The events of a run whose stream was opened before it started, as it is unless the machine halts just then."""
-    events: list[Object] = []
-    for _ in range(ATTEMPTS):
-        run = await api.create(processor=processor, sim=f"latency=500 queue=400 {story}")
-        events = await api.run_events(run["run_id"])
+async def events_since_the_queue(processor: str, story: str = "") -> tuple[list[Object], Object]:
+    """The events of a run whose stream was opened before it started; and its result."""
+    events, result = list[Object](), Object()
+    for speed in ever_slower(2000):
+        async with connected(speed=speed) as api:
+            run = await api.create(processor=processor, sim=f"latency=500 queue=400 {story}")
+            events = await api.run_events(run["run_id"])
+            result = await api.get(f"/v1/tasks/runs/{run['run_id']}/result")
         if events[0]["run"]["status"] == "queued":
             break
-    return events
+    return events, result
 
 
 async def test_stream_tells_the_run_from_its_first_state_to_its_output() -> None:
-    async with connected(speed=2000) as api:
-        events = await events_since_the_queue(api, "pro")
-        result = await api.get(f"/v1/tasks/runs/{events[0]['run']['run_id']}/result")
+    events, result = await events_since_the_queue("pro")
 
     first, *between, last = events
     assert between
@@ -210,11 +220,11 @@ async def test_story_can_withhold_the_trace_once_the_run_has_ended(api: Api) -> 
 
 
 async def test_meter_may_be_missing_or_fall() -> None:
-    async with connected(speed=2000) as api:
-        without = stats(await events_since_the_queue(api, "pro", "meter=missing"))
-        falling = stats(await events_since_the_queue(api, "ultra", "meter=drops"))
+    missing, _ = await events_since_the_queue("pro", "meter=missing")
+    falling, _ = await events_since_the_queue("ultra", "meter=drops")
 
-    meters = [event["progress_meter"] for event in falling]
+    without = stats(missing)
+    meters = [event["progress_meter"] for event in stats(falling)]
 
     assert without
     assert not any("progress_meter" in event for event in without)
