@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Generator
 from typing import IO, Any, cast
@@ -22,7 +23,9 @@ from parallel_mcp.simulator import Simulator, serving
 from parallel_mcp.tools import CORE_TOOLS
 from tests.conftest import Upstream
 from tests.connecting import KEY, LEGACY, MODERN, create, http_client, serving_http, structured, text_of
-from tests.faults import faulty
+from tests.faults import ScriptedFault, faulty
+from tests.faults.kinds import pass_through
+from tests.faults.wire import Ending, Exchange
 
 META: dict[str, Any] = {
     "io.modelcontextprotocol/protocolVersion": MODERN,
@@ -161,19 +164,28 @@ async def test_one_callers_runs_are_not_listed_to_another(address: str) -> None:
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
 async def test_caller_that_goes_away_closes_the_upstream_stream(mode: str) -> None:
-    """A watch nobody reads must not hold a connection. The stream itself would last for 570 seconds."""
+    """A watch nobody reads must not hold a connection; by itself this one would end after 45 seconds of silence."""
+    opened, closed = threading.Event(), threading.Event()
+
+    async def noted(exchange: Exchange) -> Ending:
+        opened.set()
+        try:
+            return await pass_through(exchange)
+        finally:
+            closed.set()
+
     with (
         serving(Simulator()) as url,
         faulty(url) as proxy,
         serving_http(load_settings({"base_url": proxy.url})) as address,
     ):
+        proxy.add(ScriptedFault(path=".*/events", fault=noted))
         async with http_client(address, KEY, mode=mode) as client, anyio.create_task_group() as watching:
             run_id = await create(client, "never messages=2")
             watching.start_soon(client.call_tool, "watch_progress", {"id": run_id})
-            await proxy.wait_for(lambda: any(one.path.endswith("/events") and one.forwarded for one in proxy.requests))
+            assert await anyio.to_thread.run_sync(opened.wait, 30)
             watching.cancel_scope.cancel()
-        # A kept-alive connection for calls may stay; the stream's must go.
-        await proxy.wait_for(lambda: proxy.open_connections <= 1)
+        assert await anyio.to_thread.run_sync(closed.wait, 30)
 
 
 async def test_local_server_uses_its_own_key_for_requests_without_one(upstream: Upstream) -> None:
