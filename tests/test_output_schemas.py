@@ -262,7 +262,7 @@ async def test_schema_that_could_be_better_is_sent_and_remarked_on(
 
 async def test_run_task_gives_the_same_remarks(client: Client) -> None:
     """It creates as well."""
-    arguments = {"input": "x", "output_schema": root(sources=TEXT), "processor": "lite-fast", "timeout_s": 0}
+    arguments = {"input": "x", "output_schema": root(sources=TEXT), "processor": "lite-fast"}
     result = await client.call_tool("run_task", arguments)
 
     (warning,) = structured(result)["warnings"]

@@ -364,11 +364,11 @@ async def test_each_half_of_each_answer_can_be_read_alone(upstream: Upstream, cl
             "completed",
         ),
         "run_task out of time": (
-            await client.call_tool("run_task", {"input": "y", "metadata": {"sim": "never"}, "timeout_s": 0}),
+            await client.call_tool("run_task", {"input": "y", "metadata": {"sim": "never"}, "timeout_s": 2}),
             None,
         ),
         "watch_progress": (watched, "completed"),
-        "watch_progress out of time": (await client.call_tool("watch_progress", {"id": never, "timeout_s": 0}), None),
+        "watch_progress out of time": (await client.call_tool("watch_progress", {"id": never, "timeout_s": 2}), None),
         "get_status": (await client.call_tool("get_status", {"ids": [run_id]}), "completed"),
         "get_result": (await client.call_tool("get_result", {"id": run_id, "max_chars": 40_000}), "completed"),
         "get_result, first page": (first, "completed"),

@@ -26,11 +26,13 @@ async def test_research_from_search_to_cited_result(upstream: Upstream, transpor
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
         seen.append((progress, total, message))
+        if len(seen) == 3:
+            upstream.simulator.finish(run_id)
 
     async with connected(transport, upstream.url, mode=mode) as client:
         listed = [tool.name for tool in (await client.list_tools()).tools]
         found = structured(await client.call_tool("search", {"objective": "cost of grid-scale battery storage"}))
-        run_id = await create(client, "latency=150 messages=20")
+        run_id = await create(client, "never latency=150 messages=20")
         watched = structured(await client.call_tool("watch_progress", {"id": run_id}, progress_callback=note))
         result = await client.call_tool("get_result", {"id": run_id})
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import anyio
 import httpx
 from httpx_sse import EventSource
 
@@ -16,6 +17,10 @@ from parallel_mcp.simulator import Simulator, SimulatorConfig
 KEY = {"x-api-key": "key"}
 QUESTION = "What obstacles do solid-state batteries face?"
 FAST = 10_000.0
+STILL = 0.001
+"""A speed at which time all but stands still, for what must not go on by itself."""
+PATIENCE_S = 60.0
+"""How long a test waits for what comes at once, unless the machine halts."""
 
 Object = dict[str, Any]
 
@@ -67,6 +72,19 @@ class Api:
     async def run_events(self, run_id: str) -> list[Object]:
         return await self.events(f"/v1/tasks/runs/{run_id}/events")
 
+    async def events_during(self, path: str, happens: Callable[[], object]) -> list[Object]:
+        """Open a stream, let something happen once it has told what there was before, and follow it to its end."""
+        told: list[Object] = []
+
+        async def follow() -> None:
+            told.extend(await self.events(path))
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(follow)
+            await anyio.wait_all_tasks_blocked()
+            happens()
+        return told
+
     async def output(self, input: str | Object = QUESTION, **members: Any) -> Object:
         """Create a run and return its output."""
         run = await self.create(input, **members)
@@ -97,6 +115,11 @@ async def connected(**settings: Any) -> AsyncGenerator[Api]:
     transport = httpx.ASGITransport(simulator.app)
     async with httpx.AsyncClient(transport=transport, base_url="http://simulator", headers=KEY) as http:
         yield Api(http, simulator)
+
+
+def ever_slower(speed: float) -> list[float]:
+    """Speeds to try until a test has come in time for what goes on by the clock: the machine may halt, or be slow."""
+    return [speed, speed, speed / 5, speed / 25]
 
 
 def read_events(response: httpx.Response) -> list[Object]:

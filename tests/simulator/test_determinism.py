@@ -37,7 +37,7 @@ async def finds(seed: int) -> list[Any]:
         await api.post(f"{path}/enrich", output_schema=SCHEMA["output_schema"])
         await api.events(f"{path}/events")
         found = (await api.get(f"{path}/result"))["candidates"]
-        monitor = await api.monitor("events=2 latency=0")
+        monitor = await api.monitor("events=2 latency=0", frequency="30d")
         seen = (await api.get(f"{monitor}/events"))["events"][-2:]
         entities = await api.post("/v1beta/findall/entity-search", entity_type="people", objective="fusion")
     return [path, monitor, seen, entities, sorted(found, key=lambda candidate: candidate["candidate_id"])]

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from tests.simulator.calls import KEY, Api, Object, connected, json_spec, object_schema
+from tests.simulator.calls import KEY, PATIENCE_S, STILL, Api, Object, connected, json_spec, object_schema
 
 STATE, STATUS = "task_run.state", "task_group_status"
 
@@ -222,11 +222,14 @@ async def test_cursor_of_the_other_stream_is_noticed(api: Api) -> None:
     assert [response.status_code for response in swapped] == [422, 422]
 
 
-async def test_event_stream_tells_status_and_ends_without_outputs_until_nothing_is_active(api: Api) -> None:
-    group_id = await new_group(api)
-    added = await api.add_runs(group_id, run(sim="latency=100"), run(sim="fails latency=200"))
-
-    events = await api.events(f"/v1/tasks/groups/{group_id}/events")
+async def test_event_stream_tells_status_and_ends_without_outputs_until_nothing_is_active() -> None:
+    async with connected(speed=STILL) as api:
+        group_id = await new_group(api)
+        added = await api.add_runs(group_id, run(), run())
+        first, second = added["run_ids"]
+        events = await api.events_during(
+            f"/v1/tasks/groups/{group_id}/events", lambda: (api.simulator.finish(first), api.simulator.fail(second))
+        )
 
     ends = [event for event in events if event["type"] == STATE]
     assert events[0]["type"] == events[-1]["type"] == STATUS
@@ -267,7 +270,7 @@ async def test_event_stream_ends_after_the_timeout_or_an_hour(speed: float, para
 
 def test_open_event_stream_hears_of_runs_ended_and_added_meanwhile() -> None:
     simulator = Simulator(SimulatorConfig())
-    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY, timeout=5) as http:
+    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY, timeout=PATIENCE_S) as http:
         group = http.post("/v1/tasks/groups", json={}).json()["taskgroup_id"]
         runs = f"/v1/tasks/groups/{group}/runs"
         first = http.post(runs, json={"inputs": [run(sim="never")]}).json()["run_ids"][0]

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import re
+import time
 
 import httpx
 import pytest
 
-from tests.simulator.calls import KEY, MONITOR, QUESTION, Api, Object, connected, json_spec, object_schema
+from tests.simulator.calls import (
+    FAST,
+    KEY,
+    MONITOR,
+    QUESTION,
+    STILL,
+    Api,
+    Object,
+    connected,
+    ever_slower,
+    json_spec,
+    object_schema,
+)
 from tests.simulator.test_runs import seconds_of
 
 NOW = "latency=0 "
@@ -71,7 +84,7 @@ async def test_trigger_executes_out_of_turn() -> None:
 
 async def test_monitor_is_still_looking_for_a_while() -> None:
     """An event is not there the moment it is asked for."""
-    async with connected(speed=1) as api:
+    async with connected(speed=STILL) as api:
         path = await api.monitor("events=1")
         await trigger(api, path)
         events = await events_of(api, path)
@@ -284,24 +297,38 @@ async def test_update_changes_what_is_given_and_null_clears() -> None:
 
 
 async def test_new_frequency_counts_from_the_last_execution() -> None:
-    async with connected(speed=7200) as api:
-        path = await api.monitor(NOW + "events=0", frequency="30d")
-        await api.post(f"{path}/update", frequency="1h")
-        completions: list[Object] = []
-        while len(completions) < 2:
-            completions = await events_of(api, path, include_completions=True)
+    waited_s = 0.0
+    for speed in ever_slower(7200):
+        async with connected(speed=speed) as api:
+            created_at = time.monotonic()
+            path = await api.monitor(NOW + "events=0", frequency="30d")
+            await api.post(f"{path}/update", frequency="1h")
+            took_s = time.monotonic() - created_at
+            completions: list[Object] = []
+            while len(completions) < 2:
+                completions = await events_of(api, path, include_completions=True)
+        *_, second, first = completions
+        waited_s = (seconds_of(second["timestamp"]) - seconds_of(first["timestamp"])) * speed
+        if took_s < 3600 / speed:
+            break
 
-    newest, first = completions
-    assert seconds_of(newest["timestamp"]) - seconds_of(first["timestamp"]) == pytest.approx(0.5, abs=1e-5)
+    assert waited_s == pytest.approx(3600, abs=0.1)
 
 
 async def test_execution_under_way_is_given_up_with_the_monitor() -> None:
-    async with connected(speed=10_000) as api:
-        cancelled, other = [await api.monitor("events=1 latency=3000") for _ in range(2)]
-        await api.post(f"{cancelled}/cancel")
-        while not await events_of(api, other):
-            pass
-        events = await events_of(api, cancelled)
+    events: list[Object] = []
+    for speed in ever_slower(FAST):
+        async with connected(speed=speed) as api:
+            created_at = time.monotonic()
+            cancelled = await api.monitor("events=1 latency=3000")
+            await api.post(f"{cancelled}/cancel")
+            took_s = time.monotonic() - created_at
+            other = await api.monitor("events=1 latency=3000")
+            while not await events_of(api, other):
+                pass
+            events = await events_of(api, cancelled)
+        if took_s < 3000 / speed:
+            break
 
     assert events == []
 

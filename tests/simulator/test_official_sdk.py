@@ -58,7 +58,8 @@ def test_structured_output_is_parsed(client: parallel.Parallel) -> None:
 
 
 def test_events_of_a_run(client: parallel.Parallel) -> None:
-    run = client.task_run.create(input="Offshore wind", processor="pro", enable_events=True)
+    story: dict[str, str | float | bool] = {"sim": "latency=300"}
+    run = client.task_run.create(input="Offshore wind", processor="pro", enable_events=True, metadata=story)
 
     with client.task_run.events(run.run_id) as stream:
         events = list(stream)

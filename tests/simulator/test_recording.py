@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import ConnectionDropped, Fault, Simulator, SimulatorConfig, serving
-from tests.simulator.calls import KEY, QUESTION, Api
+from tests.simulator.calls import KEY, PATIENCE_S, QUESTION, Api
 
 RUN = {"input": QUESTION, "processor": "lite"}
 
@@ -86,7 +86,7 @@ def test_dropped_answer_is_a_lost_connection_though_the_run_exists() -> None:
     simulator.add_fault(Fault("POST", ".*", status=202, drop=True, after=True))
     with (
         serving(simulator) as url,
-        httpx.Client(base_url=url, headers=KEY) as http,
+        httpx.Client(base_url=url, headers=KEY, timeout=PATIENCE_S) as http,
         pytest.raises(httpx.RemoteProtocolError),
     ):
         http.post("/v1/tasks/runs", json=RUN)

@@ -8,7 +8,17 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from tests.simulator.calls import KEY, QUESTION, Api, Object, connected, read_events
+from tests.simulator.calls import (
+    KEY,
+    PATIENCE_S,
+    QUESTION,
+    STILL,
+    Api,
+    Object,
+    connected,
+    ever_slower,
+    read_events,
+)
 
 STATE, STATS, MESSAGE = "task_run.state", "task_run.progress_stats", "task_run.progress_msg."
 
@@ -21,13 +31,24 @@ def stats(events: list[Object]) -> list[Object]:
     return [event for event in events if event["type"] == STATS]
 
 
+async def events_since_the_queue(processor: str, story: str = "") -> tuple[list[Object], Object]:
+    """The events of a run whose stream was opened before it started; and its result."""
+    events, result = list[Object](), Object()
+    for speed in ever_slower(2000):
+        async with connected(speed=speed) as api:
+            run = await api.create(processor=processor, sim=f"latency=500 queue=400 {story}")
+            events = await api.run_events(run["run_id"])
+            result = await api.get(f"/v1/tasks/runs/{run['run_id']}/result")
+        if events[0]["run"]["status"] == "queued":
+            break
+    return events, result
+
+
 async def test_stream_tells_the_run_from_its_first_state_to_its_output() -> None:
-    async with connected(speed=2000) as api:
-        run = await api.create(processor="pro", sim="latency=500 queue=400")
-        events = await api.run_events(run["run_id"])
-        result = await api.get(f"/v1/tasks/runs/{run['run_id']}/result")
+    events, result = await events_since_the_queue("pro")
 
     first, *between, last = events
+    assert between
     assert (first["type"], last["type"]) == (STATE, STATE)
     assert STATE not in [event["type"] for event in between]
     assert (first["run"]["status"], first["output"]) == ("queued", None)
@@ -150,14 +171,14 @@ async def test_stream_closes_after_570_seconds_without_a_last_state() -> None:
         assert (await api.run(run["run_id"]))["is_active"]
 
 
-async def test_finished_early_run_tells_only_what_had_happened(api: Api) -> None:
-    run = await api.create(processor="ultra8x", sim="never")
-    api.simulator.finish(run["run_id"])
-
-    events = await api.run_events(run["run_id"])
+async def test_finished_early_run_tells_only_what_had_happened() -> None:
+    async with connected(speed=STILL) as api:
+        run = await api.create(processor="ultra8x", sim="never")
+        api.simulator.finish(run["run_id"])
+        events = await api.run_events(run["run_id"])
 
     assert events[-1]["run"]["status"] == "completed"
-    assert len(messages(events)) < 5
+    assert messages(events) == []
 
 
 async def test_legacy_path_gives_the_same_stream(api: Api) -> None:
@@ -172,10 +193,10 @@ async def test_legacy_path_gives_the_same_stream(api: Api) -> None:
 
 
 def test_events_arrive_while_the_run_goes_on() -> None:
-    """On a socket, the first messages come long before the end."""
+    """On a socket, the first messages come long before the end: here there is none."""
     simulator = Simulator(SimulatorConfig())
-    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY, timeout=5) as http:
-        body = {"input": QUESTION, "processor": "pro", "metadata": {"sim": "latency=2 queue=0 messages=50"}}
+    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY, timeout=PATIENCE_S) as http:
+        body = {"input": QUESTION, "processor": "pro", "metadata": {"sim": "never latency=2 queue=0 messages=50"}}
         run_id = http.post("/v1/tasks/runs", json=body).json()["run_id"]
         with http.stream("GET", f"/v1/tasks/runs/{run_id}/events") as stream:
             names = [line for line in itertools.islice(stream.iter_lines(), 9) if line.startswith("event")]
@@ -187,8 +208,9 @@ def test_events_arrive_while_the_run_goes_on() -> None:
 
 
 async def test_story_can_withhold_the_trace_once_the_run_has_ended(api: Api) -> None:
-    run = await api.create(processor="pro", sim="no_trace_after_end")
+    run = await api.create(processor="pro", sim="never latency=1 no_trace_after_end")
     live = await api.run_events(run["run_id"])
+    api.simulator.finish(run["run_id"])
 
     later = await api.run_events(run["run_id"])
 
@@ -197,12 +219,12 @@ async def test_story_can_withhold_the_trace_once_the_run_has_ended(api: Api) -> 
     assert [event["type"] for event in later] == [STATE, STATS, STATE]
 
 
-async def test_meter_may_be_missing_or_fall(api: Api) -> None:
-    missing = await api.create(processor="pro", sim="meter=missing")
-    falling = await api.create(processor="ultra", sim="meter=drops")
+async def test_meter_may_be_missing_or_fall() -> None:
+    missing, _ = await events_since_the_queue("pro", "meter=missing")
+    falling, _ = await events_since_the_queue("ultra", "meter=drops")
 
-    without = stats(await api.run_events(missing["run_id"]))
-    meters = [event["progress_meter"] for event in stats(await api.run_events(falling["run_id"]))]
+    without = stats(missing)
+    meters = [event["progress_meter"] for event in stats(falling)]
 
     assert without
     assert not any("progress_meter" in event for event in without)

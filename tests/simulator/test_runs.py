@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from tests.simulator.calls import KEY, QUESTION, Api, connected
+from tests.simulator.calls import KEY, PATIENCE_S, QUESTION, Api, connected
 
 NO_RESULT = "Run failed or run id not found"
 
@@ -27,13 +27,13 @@ async def test_new_run_is_queued_and_keeps_what_it_was_given(api: Api) -> None:
 
 async def test_run_goes_from_queued_over_running_to_completed() -> None:
     async with connected(speed=100) as api:
-        run = await api.create(sim="latency=12 queue=4")
-        seen: list[tuple[str, str]] = []
-        while not seen or seen[-1][0] != "completed":
-            now = await api.run(run["run_id"])
-            seen.append((now["status"], now["modified_at"]))
+        seen = [await api.create(sim="never queue=4")]
+        while seen[-1]["status"] == "queued":
+            seen.append(await api.run(seen[0]["run_id"]))
+        api.simulator.finish(seen[0]["run_id"])
+        seen.append(await api.run(seen[0]["run_id"]))
 
-    changes = list(dict.fromkeys(seen))
+    changes = list(dict.fromkeys((run["status"], run["modified_at"]) for run in seen))
     assert [status for status, _ in changes] == ["queued", "running", "completed"]
     assert changes == sorted(changes, key=lambda change: change[1])
 
@@ -105,7 +105,7 @@ async def test_waiting_result_answers_when_the_run_is_ended_from_another_thread(
     async def wait() -> None:
         answers.append(await api.http.get(f"/v1/tasks/runs/{run_id}/result", params={"timeout": 60}))
 
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE_S):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             await anyio.wait_all_tasks_blocked()
@@ -116,7 +116,7 @@ async def test_waiting_result_answers_when_the_run_is_ended_from_another_thread(
 
 def test_open_stream_ends_when_the_run_is_ended_from_another_thread() -> None:
     simulator = Simulator(SimulatorConfig())
-    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY, timeout=5) as http:
+    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY, timeout=PATIENCE_S) as http:
         run = http.post("/v1/tasks/runs", json={"input": "x", "processor": "lite", "metadata": {"sim": "never"}})
         run_id = run.json()["run_id"]
         with http.stream("GET", f"/v1/tasks/runs/{run_id}/events") as stream:

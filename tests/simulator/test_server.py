@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from tests.simulator.calls import KEY
+from tests.simulator.calls import KEY, PATIENCE_S
 
 NEVER = {"input": "x", "processor": "lite", "metadata": {"sim": "never"}}
 
@@ -23,7 +23,7 @@ NEVER = {"input": "x", "processor": "lite", "metadata": {"sim": "never"}}
 def test_leaving_the_block_ends_thread_and_sockets() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
-        with serving(Simulator()) as url, httpx.Client(base_url=url, headers=KEY) as http:
+        with serving(Simulator()) as url, httpx.Client(base_url=url, headers=KEY, timeout=PATIENCE_S) as http:
             assert http.get("/v1/tasks/runs/none").status_code == 404
         gc.collect()
 
@@ -49,25 +49,27 @@ def created_by_command(*arguments: str) -> str:
         found = re.search(r"http://127\.0\.0\.1:[1-9]\d*", said.readline())
         assert found
         try:
-            return str(httpx.post(f"{found[0]}/v1/tasks/runs", json=NEVER, headers=KEY).json()["run_id"])
+            created = httpx.post(f"{found[0]}/v1/tasks/runs", json=NEVER, headers=KEY, timeout=PATIENCE_S)
+            return str(created.json()["run_id"])
         finally:
             process.terminate()
             said.read()
 
 
 def test_open_streams_and_waiting_results_do_not_hold_up_the_end() -> None:
-    with httpx.Client(headers=KEY) as http:
+    """This one would last for 570 seconds."""
+    with httpx.Client(headers=KEY, timeout=PATIENCE_S) as http:
         with serving(Simulator()) as url:
             run_id = http.post(f"{url}/v1/tasks/runs", json=NEVER).json()["run_id"]
             stream = http.send(http.build_request("GET", f"{url}/v1/tasks/runs/{run_id}/events"), stream=True)
             started = time.monotonic()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < PATIENCE_S
         stream.close()
 
 
 def test_dropped_connections_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     simulator = Simulator(SimulatorConfig(default_story="drop_after=1"))
-    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY) as http:
+    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY, timeout=PATIENCE_S) as http:
         run_id = http.post("/v1/tasks/runs", json={"input": "x", "processor": "lite"}).json()["run_id"]
         with pytest.raises(httpx.RemoteProtocolError):
             http.get(f"/v1/tasks/runs/{run_id}/events")
@@ -82,7 +84,7 @@ def test_port_in_use_is_an_error() -> None:
 
 def test_two_simulators_share_nothing() -> None:
     first, second = Simulator(), Simulator()
-    with serving(first) as one, serving(second) as other, httpx.Client(headers=KEY) as http:
+    with serving(first) as one, serving(second) as other, httpx.Client(headers=KEY, timeout=PATIENCE_S) as http:
         run_id = http.post(f"{one}/v1/tasks/runs", json=NEVER).json()["run_id"]
         elsewhere = http.get(f"{other}/v1/tasks/runs/{run_id}")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import time
 from collections.abc import Generator
 from dataclasses import dataclass
 
@@ -9,7 +11,7 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import ConnectionDropped, Simulator, SimulatorConfig, serving, stories
-from tests.simulator.calls import FAST, KEY, QUESTION, Api, connected, read_events
+from tests.simulator.calls import FAST, KEY, PATIENCE_S, QUESTION, STILL, Api, connected, read_events
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served() -> Generator[Served]:
     simulator = Simulator(SimulatorConfig(speed=FAST))
-    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY, timeout=10) as http:
+    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY, timeout=PATIENCE_S) as http:
         yield Served(http)
 
 
@@ -105,19 +107,22 @@ def test_stream_is_refused_with_an_html_page(served: Served, status: int) -> Non
 
 
 def test_large_output_arrives_whole(served: Served) -> None:
-    received = served.connect(served.create("size=3000000"))
+    received = served.connect(served.create("latency=60 size=3000000"))
 
     assert received.complete
     assert len(received.body) > 3_000_000
 
 
 async def test_silence_holds_back_what_happens_meanwhile() -> None:
-    """The run is over long before the silence is; the stream says so only afterwards."""
-    async with connected(speed=1000) as api:
-        run = await api.create(processor="lite", sim="latency=200 queue=200 silence=300")
-        events = await api.run_events(run["run_id"])
-        result = await api.get(f"/v1/tasks/runs/{run['run_id']}/result")
+    """The run is over before the silence is; the stream says so only afterwards."""
+    async with connected(speed=STILL) as api:
+        run_id = (await api.create(processor="lite", sim="never silence=0.0005"))["run_id"]
+        opened = time.monotonic()
+        events = await api.events_during(f"/v1/tasks/runs/{run_id}/events", lambda: api.simulator.finish(run_id))
+        silent_s = time.monotonic() - opened
+        result = await api.get(f"/v1/tasks/runs/{run_id}/result")
 
+    assert silent_s >= 0.5
     assert events[0]["run"]["status"] == "queued"
     assert events[-1]["run"] == result["run"]
 
@@ -137,10 +142,13 @@ async def test_json_may_be_spread_over_lines(api: Api) -> None:
     assert read_events(response)[-1]["run"]["status"] == "completed"
 
 
-async def test_pings_are_comments_also_while_nothing_happens(api: Api) -> None:
-    text = await stream_text(api, "pings latency=500 messages=0")
-
-    assert text.count(": ping") > text.count("event: ")
+def test_pings_are_comments_also_while_nothing_happens() -> None:
+    """One comes before each event, so behind another one it comes by itself."""
+    simulator = Simulator(SimulatorConfig(speed=100))
+    with serving(simulator) as url, httpx.Client(base_url=url, headers=KEY, timeout=PATIENCE_S) as http:
+        run_id = Served(http).create("never pings messages=0")
+        with http.stream("GET", f"/v1/tasks/runs/{run_id}/events") as stream:
+            assert (": ping", ": ping") in itertools.pairwise(filter(None, stream.iter_lines()))
 
 
 async def test_ids_and_retry_may_be_sent(api: Api) -> None:

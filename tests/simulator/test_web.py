@@ -247,9 +247,9 @@ async def test_modes_take_their_time() -> None:
 
 
 async def test_search_quota_is_answered_with_429() -> None:
-    async with connected(searches_per_minute=1, speed=60) as api:
+    async with connected(searches_per_minute=1, speed=4) as api:
         answers: list[httpx.Response] = []
-        for path, body in (("search", {"search_queries": ["a"]}), ("extract", {"urls": [GRID]})):
+        for path, body in (("search", {"search_queries": ["a"], "mode": "turbo"}), ("extract", {"urls": [GRID]})):
             answers += [await api.http.post(f"/v1/{path}", json=body) for _ in range(2)]
 
     assert [answer.status_code for answer in answers] == [200, 429, 200, 429]

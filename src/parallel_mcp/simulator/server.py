@@ -14,7 +14,7 @@ from parallel_mcp.simulator.clock import Changes
 from parallel_mcp.simulator.config import SimulatorConfig
 from parallel_mcp.simulator.simulator import Simulator
 
-STARTS_WITHIN_S = 10.0
+STARTS_WITHIN_S = 60.0
 
 
 @contextmanager
