@@ -362,20 +362,9 @@ async def test_stream_that_breaks_is_resumed_after_its_last_event(upstream: Upst
             ScriptedFault(path=EVENTS, fault=respond(503)),
             ScriptedFault(path=EVENTS, fault=cut_body(2_000, "reset")),
         )
-        state: dict[str, Any] = {}
-        async with (
-            connected("memory", proxy.url, toolsets=TOOLSETS) as client,
-            anyio.create_task_group() as watching,
-        ):
-            findall_id = await start(client, "never latency=200", match_limit=10)
-
-            async def watch_to_the_end() -> None:
-                state.update(await watch(client, findall_id))
-
-            watching.start_soon(watch_to_the_end)
-            await proxy.wait_for(lambda: sum(request.path.endswith("/events") for request in proxy.requests) >= 4)
-            await matched(upstream, findall_id, 10)
-            upstream.simulator.finish(findall_id)
+        async with connected("memory", proxy.url, toolsets=TOOLSETS) as client:
+            # one of the four does not get as far as the simulator
+            state = await watched_until_found(upstream, client, "latency=200", 10, streams=3)
 
     assert len(state["untrusted_messages"]) == len(set(state["untrusted_messages"])) == 10
     queries = [request.query for request in proxy.requests if request.path.endswith("/events")]
@@ -394,12 +383,33 @@ async def test_end_is_found_without_the_stream(upstream: Upstream) -> None:
     assert (state["status"], state["counts"]["matched"]) == ("completed", 5)
 
 
+async def watched_until_found(
+    upstream: Upstream, client: Client, story: str, count: int, streams: int = 1
+) -> dict[str, Any]:
+    """What a watch tells of a run that ends when it has found so much, and been streamed so often."""
+    state: dict[str, Any] = {}
+    findall_id = await start(client, f"never {story}", match_limit=count)
+    path = f"{RUNS}/{findall_id}/events"
+
+    async def watch_to_the_end() -> None:
+        state.update(await watch(client, findall_id))
+
+    async with anyio.create_task_group() as watching:
+        watching.start_soon(watch_to_the_end)
+        with anyio.fail_after(PATIENCE_S):
+            while len(upstream.sent("GET", path)) < streams:  # noqa: ASYNC110 - the simulator tells nobody
+                await anyio.sleep(0.01)
+        await matched(upstream, findall_id, count)
+        upstream.simulator.finish(findall_id)
+    return state
+
+
 @pytest.mark.parametrize(
     "story", ["crlf", "multiline", "pings", "ids", "chunk=7", "half_event=5 drops=2", "silence=30"]
 )
-async def test_stream_is_read_however_it_is_written(client: Client, story: str) -> None:
+async def test_stream_is_read_however_it_is_written(upstream: Upstream, client: Client, story: str) -> None:
     """Everything that the event-stream format allows."""
-    state = await watch(client, await start(client, f"latency=60 {story}"))
+    state = await watched_until_found(upstream, client, f"latency=60 {story}", 5, streams=3 if "drops" in story else 1)
 
     assert (state["status"], len(state["untrusted_messages"])) == ("completed", 5)
 
@@ -460,11 +470,25 @@ async def test_stream_that_begins_again_tells_no_match_twice(upstream: Upstream)
             ScriptedFault(path=EVENTS, fault=respond(422, b"{}")),
         )
         async with connected("memory", proxy.url, toolsets=TOOLSETS) as client:
-            state = await watch(client, await start(client, "latency=100", match_limit=10))
+            # one of the three does not get as far as the simulator
+            state = await watched_until_found(upstream, client, "latency=100", 10, streams=2)
 
     assert len(state["untrusted_messages"]) == len(set(state["untrusted_messages"])) == 10
     queries = [request.query for request in proxy.requests if request.path.endswith("/events")]
     assert ["last_event_id" in query for query in queries] == [False, True, False]
+
+
+async def test_break_in_the_replay_of_an_ended_run_loses_no_match(upstream: Upstream, client: Client) -> None:
+    """That it has ended was known before: what the stream says of its beginning is no sign that all was told."""
+    findall_id = await start(client, "latency=10", match_limit=10)
+    whole = await watch(client, findall_id)
+    with faulty(upstream.url) as proxy:
+        proxy.add(ScriptedFault(path=EVENTS, fault=cut_body(12_000)))
+        async with connected("memory", proxy.url) as again:
+            state = await watch(again, findall_id)
+
+    assert sum(request.path.endswith("/events") for request in proxy.requests) == 2
+    assert state["untrusted_messages"] == whole["untrusted_messages"]
 
 
 # ---- money

@@ -26,6 +26,7 @@ from parallel_mcp.ledger.sqlite import IN_MEMORY, SqliteLedger
 
 STARTED_WITHIN_S = 60.0  # on a busy machine
 ANSWERS_WITHIN_S = 20.0
+_TIMEOUTS = ("socket_connect_timeout", "socket_timeout")
 
 
 @dataclass
@@ -66,9 +67,10 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        return (
-            f"redis://:{self.password}@127.0.0.1:{self.port}/0" if self.password else f"redis://127.0.0.1:{self.port}"
-        )
+        """Its address, with more patience than the ledger has by itself: the tests may be kept waiting as well."""
+        login = f":{self.password}@" if self.password else ""
+        patience = "&".join(f"{name}={ANSWERS_WITHIN_S}" for name in _TIMEOUTS)
+        return f"redis://{login}127.0.0.1:{self.port}/0?{patience}"
 
     def start(self) -> None:
         """Start it over the same folder, and return when it answers."""
