@@ -59,7 +59,7 @@ async def test_lost_answer_is_reported_as_unknown_and_never_sent_again(
     """The API has no idempotency key: a repeat would buy a second run."""
     with faulty(upstream.url) as proxy:
         proxy.add(ScriptedFault(method="POST", path=RUNS, fault=fault(), times=None))
-        async with connected("memory", proxy.url, timeouts=Timeouts(create_s=1)) as client:
+        async with connected("memory", proxy.url, timeouts=Timeouts(create_s=5)) as client:
             text = await failure(client, "create_task", TASK)
             again = await failure(client, "create_task", TASK)
             (listed,) = structured(await client.call_tool("get_status", {}))["items"]
@@ -101,7 +101,7 @@ async def test_rate_limit_longer_than_a_call_is_handed_to_the_model(upstream: Up
     """Waiting longer than the client waits would lose the answer."""
     upstream.simulator.add_fault(Fault("POST", RUNS, times=None, status=429, headers={"Retry-After": "55"}))
     async with connected("memory", upstream.url) as client:
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             text = await failure(client, "create_task", TASK)
 
     assert "may succeed after 55 seconds" in text

@@ -296,7 +296,7 @@ async def test_result_can_be_waited_for(upstream: Upstream, client: Client) -> N
     assert whole["is_final"]
     assert whole["untrusted"]["rows"][0]["result"]
     assert not waiting["is_final"]
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15, "the usual wait is much longer"
 
 
 async def test_pages_join_to_the_whole_also_when_a_row_is_longer_than_a_page(

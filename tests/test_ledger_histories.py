@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from mcp import Client
 
-from parallel_mcp.api.connections import Timeouts
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
 from tests.connecting import connected, structured, text_of
 from tests.faults import ScriptedFault, close_without_answer, cut_body, faulty, reset_after_accept, respond
@@ -44,7 +43,7 @@ class Histories(RuleBasedStateMachine):
     def up(self) -> None:
         """Start a server."""
         self.server: Any = self.portal.wrap_async_context_manager(
-            connected("memory", self.proxy.url, ledger=self.ledger, timeouts=Timeouts(create_s=5))
+            connected("memory", self.proxy.url, ledger=self.ledger)
         )
         self.client: Client = self.server.__enter__()
 

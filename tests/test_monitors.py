@@ -34,7 +34,7 @@ async def start(client: Client, story: str = "latency=1 events=2", **arguments: 
 
 async def events(client: Client, monitor_id: str, at_least: int = 1, **arguments: Any) -> dict[str, Any]:
     """The events of a monitor, once there are so many."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while True:
             page = structured(await client.call_tool("get_monitor_events", {"id": monitor_id, **arguments}))
             if len(page["untrusted_events"]) >= at_least:

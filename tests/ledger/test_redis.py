@@ -110,14 +110,24 @@ async def test_begin_whose_answer_was_lost_writes_one_entry(redis_server: RedisS
     lost: list[bytes] = []
 
     async def lose_the_first_new(client: SocketStream) -> None:
-        async with client, await anyio.connect_tcp("127.0.0.1", redis_server.port) as redis:
-            async for request in client:
-                await redis.send(request)
-                answer = await redis.receive()
+        async with (
+            client,
+            await anyio.connect_tcp("127.0.0.1", redis_server.port) as redis,
+            anyio.create_task_group() as relaying,
+        ):
+
+            async def relay_requests() -> None:
+                async for request in client:
+                    await redis.send(request)
+                relaying.cancel_scope.cancel()
+
+            relaying.start_soon(relay_requests)
+            async for answer in redis:
                 if b"new" in answer and not lost:
                     lost.append(answer)
-                    return
+                    break
                 await client.send(answer)
+            relaying.cancel_scope.cancel()
 
     async with _serving(lose_the_first_new) as port:
         ledger = RedisLedger(f"redis://127.0.0.1:{port}", clock)

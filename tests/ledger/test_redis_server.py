@@ -13,6 +13,7 @@ from tests.connecting import connected, create, failure, structured
 from tests.faults import ScriptedFault, faulty, late
 from tests.ledger.conftest import redis_running
 
+PATIENCE_S = 60  # for what is promised by no time
 RUNS = "/v1/tasks/runs"
 TASK: dict[str, Any] = {"input": "What does grid-scale battery storage cost?", "metadata": {"sim": "never"}}
 
@@ -33,12 +34,14 @@ async def test_redis_killed_in_the_middle_of_a_create_loses_and_buys_nothing(
 
             async with anyio.create_task_group() as creating:
                 creating.start_soon(create_meanwhile)
-                await proxy.wait_for(lambda: upstream.simulator.accepted_runs == 2, timeout_s=5)
+                with anyio.fail_after(PATIENCE_S):
+                    while upstream.simulator.accepted_runs < 2:  # noqa: ASYNC110 - the simulator tells nobody
+                        await anyio.sleep(0.01)
                 redis.kill()
                 refused = await failure(client, "create_task", {"input": "asked while it was away"})
                 read = structured(await client.call_tool("get_status", {"ids": [before]}))
             redis.start()
-            with anyio.fail_after(10):
+            with anyio.fail_after(PATIENCE_S):
                 while len(await listed(client)) < 2:  # noqa: ASYNC110 - nothing tells when the ledger has caught up
                     await anyio.sleep(0.05)
             repeated = structured(await client.call_tool("create_task", TASK))

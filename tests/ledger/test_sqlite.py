@@ -171,7 +171,7 @@ def _spending_at_once(path: str, processes: int) -> dict[str, Counter[str]]:
             spender.stdin.write("begin\n")
             spender.stdin.flush()
         for spender in spenders:
-            for kind, outcomes in json.loads(spender.communicate(timeout=20)[0]).items():
+            for kind, outcomes in json.loads(spender.communicate(timeout=120)[0]).items():
                 told[kind].update(outcomes)
     finally:
         for spender in spenders:

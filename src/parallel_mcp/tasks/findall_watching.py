@@ -116,11 +116,16 @@ class FindAllFeed(ResumableFeed[FindAllEvent, Message]):
 
     def tells_end(self, event: FindAllEvent) -> bool | None:
         """A state tells the end, unless it is a replayed one, older than the known state of an extended run."""
-        return self.is_over if isinstance(event, FindAllStatusEvent) else None
+        if not isinstance(event, FindAllStatusEvent):
+            return None
+        return self.is_over and not self._is_replayed(event.data)
+
+    def _is_replayed(self, run: FindAllRun) -> bool:
+        return self.run is not None and _is_before(run.modified_at, self.run.modified_at)
 
     def _take_run(self, run: FindAllRun) -> None:
-        if self.run is not None and _is_before(run.modified_at, self.run.modified_at):
-            return  # the stream replays what was
+        if self._is_replayed(run):
+            return
         if run != self.run:
             self.run = run
             self.tell_news()
