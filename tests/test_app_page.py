@@ -111,9 +111,10 @@ async def with_still_clock(page: Page) -> None:
 
 
 async def passing(host: Host, condition: Callable[[], Awaitable[bool]]) -> None:
-    """Let the page's time pass until it holds."""
+    """Let the page's time pass until it holds, but not while the page waits for an answer: its patience has an end."""
     with anyio.fail_after(PATIENCE_S):
         while not await condition():
+            await all_answered(host)
             await host.page.clock.run_for(1_000)
 
 
