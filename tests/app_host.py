@@ -24,6 +24,7 @@ PAGE = "ui://parallel-mcp/research-v1.html"
 HOST_URL = "https://host.test/"
 VIEW_URL = "https://view.test/"
 WIDTH = 760
+PATIENCE_S = 60
 HEIGHT = "Math.ceil(document.querySelector('main').getBoundingClientRect().height)"
 FLAGS = [
     "--no-sandbox",
@@ -102,7 +103,9 @@ async def served(_message: Message) -> None:
 async def launched() -> AsyncGenerator[Browser]:
     """A browser without windows, closed with the block."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium(), headless=True, args=FLAGS)
+        browser = await playwright.chromium.launch(
+            executable_path=chromium(), headless=True, args=FLAGS, timeout=PATIENCE_S * 1000
+        )
         try:
             yield browser
         finally:
@@ -127,7 +130,10 @@ class Host:
     complaints: list[str] = field(default_factory=list[str])
     requests: list[str] = field(default_factory=list[str])
     """Requests of the frame, or of the host page, for anything but their documents."""
+    answering: int = 0
+    """How many of its messages are being answered."""
     _heard: anyio.Event = field(default_factory=anyio.Event)
+    _pings: int = 0
 
     @property
     def view(self) -> Frame:
@@ -145,11 +151,18 @@ class Host:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until it holds of what was heard."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             while not condition():
                 assert self.complaints == []
                 self._heard = anyio.Event()
                 await self._heard.wait()
+
+    async def settle(self) -> None:
+        """Wait until the page has taken all that it was told, and what it has asked and told by then was heard."""
+        self._pings += 1
+        ping = {"jsonrpc": "2.0", "id": f"ping-{self._pings}"}
+        await self._deliver({**ping, "method": "ping"})
+        await self.until(lambda: {**ping, "result": {}} in self.answers)
 
     async def called(self, tool: str, **arguments: Any) -> Message:
         """Let the model call a tool: the page gets its input and its result, as it was given to the model."""
@@ -160,9 +173,10 @@ class Host:
         return shown
 
     async def tell(self, method: str, params: Message) -> None:
-        """Send a notification."""
+        """Send a notification; the page has taken it when this returns."""
         check(TOLD_BY_HOST[method], {"method": method, "params": params})
         await self._deliver({"jsonrpc": "2.0", "method": method, "params": params})
+        await self.settle()
 
     async def tear_down(self) -> None:
         """Announce the end of the page, and wait for its answer."""
@@ -175,16 +189,24 @@ class Host:
         return await self.view.locator("main").inner_text()
 
     async def picture(self, name: str, folder: Path) -> None:
-        """Keep a picture of the whole page."""
-        height = int(await self.view.evaluate(HEIGHT))
-        await self.until(lambda: self.named("ui/notifications/size-changed")[-1]["params"]["height"] == height)
+        """Keep a picture of the whole page, which may be changing."""
+        height = await self._height()
+        with anyio.fail_after(PATIENCE_S):
+            while self.named("ui/notifications/size-changed")[-1]["params"]["height"] != height:
+                height = await self._height()
         await self.page.set_viewport_size({"width": WIDTH, "height": max(200, height)})
         await self.view.evaluate(DRAWN)
         await self.page.screenshot(path=folder / f"{name}.png")
 
+    async def _height(self) -> int:
+        height = int(await self.view.evaluate(HEIGHT))
+        await self.settle()
+        return height
+
     async def hear(self, message: Message) -> None:
         """Take a message of the page, and answer it if it is a question."""
         (self.asked if "method" in message else self.answers).append(message)
+        self.answering += 1
         self._heard.set()
         try:
             assert message["jsonrpc"] == "2.0"
@@ -194,6 +216,7 @@ class Host:
             self.complaints.append(repr(error))
             raise
         finally:
+            self.answering -= 1
             self._heard.set()
 
     async def _answer(self, message: Message) -> None:
@@ -247,6 +270,7 @@ async def hosting(
     context = await browser.new_context(
         viewport={"width": WIDTH, "height": 900}, color_scheme=cast("Any", scheme), reduced_motion="reduce"
     )
+    context.set_default_timeout(PATIENCE_S * 1000)
     try:
         page = await context.new_page()
         host = Host(page, client, **options)
@@ -275,6 +299,7 @@ async def hosting(
         await page.goto(HOST_URL)
         await host.until(lambda: bool(host.named("ui/notifications/initialized")))
         yield host
+        await host.settle()
         assert host.complaints == []
         assert host.requests == []
         assert len(page.frames) == 2, "the frame is where it was"

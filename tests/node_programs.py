@@ -12,7 +12,7 @@ needs_node = pytest.mark.skipif("MCP_NODE_MODULES" not in os.environ, reason="MC
 
 
 def node(
-    program: Path, *arguments: str, environment: Mapping[str, str] | None = None, timeout_s: float = 60
+    program: Path, *arguments: str, environment: Mapping[str, str] | None = None, timeout_s: float = 180
 ) -> "subprocess.CompletedProcess[str]":
     """Run a program to its end. It sees nothing of the developer's environment."""
     command = [NODE_MODULES / ".bin" / "node", program, *arguments]

@@ -10,6 +10,7 @@ from mcp.types import CallToolResult, Request, RequestParams, Result
 from pydantic import SerializeAsAny
 
 TASKS = "io.modelcontextprotocol/tasks"
+PATIENCE_S = 60
 
 
 class TaskState(Result):
@@ -75,14 +76,15 @@ class TakesTasks(ClientExtension):
 
     async def _polled(self, created: TaskCreated, context: ClaimContext) -> CallToolResult:
         self.seen.append(created)
-        while True:
-            params = TaskParams(task_id=created.task_id)
-            state = await context.session.send_request(TaskRequest(method="tasks/get", params=params), TaskState)
-            self.seen.append(state)
-            if state.status == "completed":
-                return CallToolResult.model_validate(state.result, by_name=False)
-            assert state.status == "working", state
-            await self._waits(state)
+        with anyio.fail_after(PATIENCE_S):
+            while True:
+                params = TaskParams(task_id=created.task_id)
+                state = await context.session.send_request(TaskRequest(method="tasks/get", params=params), TaskState)
+                self.seen.append(state)
+                if state.status == "completed":
+                    return CallToolResult.model_validate(state.result, by_name=False)
+                assert state.status == "working", state
+                await self._waits(state)
 
 
 async def task_created(client: Client, tool: str, arguments: dict[str, Any]) -> TaskCreated:

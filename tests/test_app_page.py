@@ -7,7 +7,8 @@ folder that `TEST_ARTIFACTS` names.
 
 import json
 import os
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from playwright.async_api import Browser, Locator, Page
 
 from parallel_mcp.simulator import Fault
 from parallel_mcp.tools.view_run import ViewRunOutput
-from tests.app_host import CAPABILITIES, Host, Message, as_sent, chromium, hosting, launched
+from tests.app_host import CAPABILITIES, PATIENCE_S, Host, Message, as_sent, chromium, hosting, launched
 from tests.conftest import Upstream
 from tests.connecting import connected, create, structured, text_of
 from tests.node_programs import NODE_MODULES, needs_node
@@ -27,6 +28,8 @@ from tests.specs import write_spec
 pytestmark = pytest.mark.skipif(not chromium(), reason="there is no Chromium")
 
 QUESTION = "What does grid-scale battery storage cost, and what drives the cost?"
+TALKS_ON = "never latency=6000 messages=600"
+"""A run with something new several times a second, until the test ends it."""
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -97,8 +100,22 @@ def artifacts(tmp_path: Path) -> Path:
 
 
 async def with_clock(page: Page) -> None:
-    """Let the test move the page's time."""
+    """Let the test move the page's time on; it goes by itself as well."""
     await page.clock.install()
+
+
+async def with_still_clock(page: Page) -> None:
+    """Let the page's time stand still, unless the test moves it on."""
+    await page.clock.install(time="2026-05-01T10:00:00Z")
+    await page.clock.pause_at("2026-05-01T11:00:00Z")
+
+
+async def passing(host: Host, condition: Callable[[], Awaitable[bool]]) -> None:
+    """Let the page's time pass until it holds, but not while the page waits for an answer: its patience has an end."""
+    with anyio.fail_after(PATIENCE_S):
+        while not await condition():
+            await all_answered(host)
+            await host.page.clock.run_for(1_000)
 
 
 def answer(upstream: Upstream, path: str, body: object, status: int = 200) -> None:
@@ -136,6 +153,13 @@ def notice_with(host: Host, text: str) -> Locator:
     return host.view.locator("#notice").filter(has_text=text)
 
 
+async def all_answered(host: Host) -> None:
+    """Whatever the page has asked so far is answered, and the page has taken the answers."""
+    await host.settle()
+    await host.until(lambda: not host.answering)
+    await host.settle()
+
+
 async def nothing_taken(host: Host) -> None:
     """No word of others has become anything but text."""
     found = await host.view.evaluate(
@@ -166,15 +190,16 @@ async def no_barrier(host: Host) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_run_is_followed_to_its_cited_report(
-    browser: Browser, client: Client, scheme: str, artifacts: Path
+    browser: Browser, client: Client, upstream: Upstream, scheme: str, artifacts: Path
 ) -> None:
     """What the page is for; and the model is told of the end once."""
     async with hosting(browser, client, scheme=scheme) as host:
-        created = await host.called("create_task", input=QUESTION, metadata={"sim": "latency=240 messages=24"})
+        created = await host.called("create_task", input=QUESTION, metadata={"sim": TALKS_ON})
         run_id = created["structuredContent"]["run_id"]
-        await host.until(lambda: len(host.calls("view_run")) > 1)
+        await host.until(lambda: len({call["cursor"] for call in host.calls("view_run")}) > 2)
 
         meter = host.view.get_by_role("progressbar")
+        await host.view.locator("progress[value]").wait_for()
         assert await host.view.get_by_role("heading", level=1).inner_text() == QUESTION
         assert 0 <= float(await meter.get_attribute("value") or -1) <= 100
         assert "percent" in (await meter.get_attribute("aria-valuetext") or "")
@@ -185,12 +210,13 @@ async def test_run_is_followed_to_its_cited_report(
         await host.picture(f"progress-{scheme}", artifacts)
         await no_barrier(host)
 
-        await host.view.locator("#content h3").first.wait_for(timeout=20_000)
+        upstream.simulator.finish(run_id)
+        await host.view.locator("#content h3").first.wait_for()
         await host.picture(f"report-{scheme}", artifacts)
         await no_barrier(host)
-        cursors = [call["cursor"] for call in host.calls("view_run")]
+        cursors = [cursor for cursor, _ in groupby(call["cursor"] for call in host.calls("view_run"))]
         assert cursors[0] == ""
-        assert len(set(cursors)) == len(cursors) > 2, "each view goes on where the last one ended"
+        assert len(set(cursors)) == len(cursors), "each view goes on where the last one ended"
         assert not await host.view.locator("#progress").is_visible()
         entries = host.view.locator("#source-list li")
         result = structured(await client.call_tool("get_result", {"id": run_id}))
@@ -250,7 +276,7 @@ async def test_watch_is_shown_while_it_lasts(browser: Browser, client: Client) -
     async with hosting(browser, client, prepare=with_clock) as host:
         await host.tell("ui/notifications/tool-input", {"arguments": {"id": run_id}})
         await host.page.clock.run_for(3_000)
-        await host.view.get_by_role("progressbar").wait_for()
+        await host.view.locator("#messages li").first.wait_for()
         before = await host.view.locator("#messages li").all_inner_texts()
         await host.called("watch_progress", id=run_id, timeout_s=0.5)
         await host.until(lambda: host.calls("view_run")[-1]["cursor"] != "")
@@ -306,17 +332,19 @@ async def test_page_uses_every_field_that_it_is_given(browser: Browser, client: 
         view = views[len(host.calls("view_run")) - 1]
         return {"content": [], "structuredContent": view.model_dump(mode="json", exclude_none=True)}
 
-    async with hosting(browser, client, instead=instead, prepare=with_clock) as host:
+    async with hosting(browser, client, instead=instead, prepare=with_still_clock) as host:
         await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": {"run_id": RUN_ID}})
         await host.view.get_by_text("Researching").wait_for()
         progress = await host.text()
         meter = await host.view.get_by_role("progressbar").get_attribute("value")
         platform = await host.view.get_by_role("link", name="Open on platform").get_attribute("href")
         await host.page.clock.run_for(6_500)
+        await host.settle()
         looks = len(host.calls("view_run"))
         await host.page.clock.run_for(1_000)
         await notice_with(host, "Failed: there is no result.").wait_for()
         failure = await host.view.locator("#notice").inner_text()
+        await host.settle()
         (update,) = host.named("ui/update-model-context")
         told = update["params"]["content"][0]["text"]
         await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": {"run_id": RUN_ID}})
@@ -354,7 +382,7 @@ async def test_end_before_the_first_look_is_not_told(browser: Browser, client: C
         await host.tell("ui/notifications/tool-result", as_sent(created))
         await host.view.locator("#content h3").first.wait_for()
 
-    assert len(host.calls("view_run")) == 1
+    assert host.calls("view_run")
     assert host.named("ui/update-model-context") == []
 
 
@@ -457,7 +485,7 @@ async def test_tool_of_a_spec_is_shown_like_any_other(browser: Browser, upstream
         await host.page.clock.run_for(10_000)
         assert await host.view.get_by_role("heading", level=1).inner_text() == "id: HRB 6684, year: 2026"
         await host.called("find_leader", id="HRB 6684", year=2026)
-        await host.view.get_by_role("rowheader", name="leader_name").wait_for(timeout=20_000)
+        await host.view.get_by_role("rowheader", name="leader_name").wait_for()
 
     assert host.named("tools/call") == []
 
@@ -470,7 +498,7 @@ async def test_group_is_a_table_and_more_of_it_is_asked_for(browser: Browser, cl
 
     async with hosting(browser, client) as host:
         await host.called("watch_progress", id=group_id)
-        await host.view.locator("#content table").first.wait_for(timeout=20_000)
+        await host.view.locator("#content table").first.wait_for()
         await host.picture("group", artifacts)
         await no_barrier(host)
         await host.called("get_result", id=group_id, max_chars=4_000)
@@ -528,7 +556,7 @@ async def test_every_source_of_a_report_is_listed(
     """The structured half names fifty at most, the document all of them; until it is read to its end, how many."""
     give_many_sources(upstream, "text", "# Report\n\nOf [the last](https://120.example/)." + "\n\nMore." * 300)
 
-    async with hosting(browser, client) as host:
+    async with hosting(browser, client, prepare=with_still_clock) as host:
         await host.called("get_result", id=RUN_ID, max_chars=max_chars)
         heading = host.view.locator("#sources-title")
         entries = host.view.locator("#source-list li")
@@ -618,7 +646,7 @@ async def test_result_on_show_stays_when_a_newer_one_cannot_be_loaded(browser: B
 
 async def test_copy_gives_the_result_with_its_sources(browser: Browser, client: Client) -> None:
     """Hosts that grant no clipboard leave a selection, which is enough."""
-    async with hosting(browser, client) as host:
+    async with hosting(browser, client, prepare=with_still_clock) as host:
         await host.called("run_task", input=QUESTION, processor="lite", metadata={"sim": "latency=10"})
         await host.view.evaluate("document.addEventListener('copy', () => { window.copied = String(getSelection()); })")
         await host.view.get_by_role("button", name="Copy").click()
@@ -798,11 +826,13 @@ async def test_hostile_progress_and_errors_are_shown_as_text(
 # ---- what goes wrong
 
 
-async def test_failed_run_says_why(browser: Browser, client: Client, artifacts: Path) -> None:
+async def test_failed_run_says_why(browser: Browser, client: Client, upstream: Upstream, artifacts: Path) -> None:
     """And the model hears that it has ended."""
     async with hosting(browser, client) as host:
-        await host.called("create_task", input=QUESTION, metadata={"sim": "latency=240 fails"})
-        await notice_with(host, "Failed: there is no result.").wait_for(timeout=20_000)
+        created = await host.called("create_task", input=QUESTION, metadata={"sim": TALKS_ON})
+        await host.view.locator("#messages li").first.wait_for()
+        upstream.simulator.fail(created["structuredContent"]["run_id"])
+        await notice_with(host, "Failed: there is no result.").wait_for()
         await host.picture("failed", artifacts)
         await no_barrier(host)
         assert "too many of its sources were unavailable" in await host.text()
@@ -827,7 +857,7 @@ async def test_run_that_waits_for_the_user_can_be_looked_at_again(
         shown = await host.called(tool, **task)
         run_id = task.get("id") or shown["structuredContent"].get("run_id") or shown["structuredContent"]["id"]
         again = host.view.get_by_role("button", name="Look again")
-        await again.wait_for(timeout=20_000)
+        await again.wait_for()
         await host.picture("waiting", artifacts)
         await no_barrier(host)
         text = await host.text()
@@ -851,7 +881,7 @@ async def test_run_that_waits_for_the_user_can_be_looked_at_again(
         )
         upstream.simulator.add_fault(events)
         await again.click()
-        await host.view.get_by_role("heading", name="Found").wait_for(timeout=20_000)
+        await host.view.get_by_role("heading", name="Found").wait_for()
         assert not await host.view.locator("#notice").is_visible()
 
     (update,) = host.named("ui/update-model-context")
@@ -928,19 +958,20 @@ async def test_cancelled_call_leaves_no_progress_that_stands_still(
         await host.tear_down()
 
 
-async def test_run_that_is_gone_is_asked_for_once(browser: Browser, client: Client, artifacts: Path) -> None:
+async def test_run_that_is_gone_is_not_asked_for_again(browser: Browser, client: Client, artifacts: Path) -> None:
     """The tool says that retrying will not help; until then the page believed that it waits in the queue."""
     created = {"run_id": "trun_gone", "status": "queued", "processor": "core", "usual_duration": "60 s to 5 min"}
 
     async with hosting(browser, client, prepare=with_clock) as host:
         await host.tell("ui/notifications/tool-result", {"content": [], "structuredContent": created})
         await notice_with(host, "Code: not_found").wait_for()
+        looks = len(host.calls("view_run"))
         await host.page.clock.run_for(60_000)
         assert not await host.view.locator("#progress").is_visible()
         assert await host.view.get_by_role("button").count() == 0
         await host.picture("gone", artifacts)
 
-    assert len(host.calls("view_run")) == 1
+    assert len(host.calls("view_run")) == looks
 
 
 async def test_failure_to_load_more_is_over_once_more_is_there(browser: Browser, client: Client) -> None:
@@ -962,7 +993,7 @@ async def test_failure_to_load_more_is_over_once_more_is_there(browser: Browser,
         assert not await host.view.locator("#notice").is_visible()
 
 
-async def test_failed_look_is_repeated(browser: Browser, client: Client) -> None:
+async def test_failed_look_is_repeated(browser: Browser, client: Client, upstream: Upstream) -> None:
     """One lost answer must not end the view of a run that goes on."""
     refused: list[Message] = []
 
@@ -972,12 +1003,11 @@ async def test_failed_look_is_repeated(browser: Browser, client: Client) -> None
         refused.append(message)
         return "lost"
 
-    async with hosting(browser, client, refuse=refuse, prepare=with_clock) as host:
-        await host.called("create_task", input=QUESTION, metadata={"sim": "latency=200 messages=9"})
-        await host.until(lambda: bool(refused))
-        await notice_with(host, "Trying again").wait_for()
-        await host.page.clock.run_for(3_000)
-        await host.view.locator("#content h3").first.wait_for(timeout=20_000)
+    async with hosting(browser, client, refuse=refuse, prepare=with_still_clock) as host:
+        created = await host.called("create_task", input=QUESTION, metadata={"sim": "never"})
+        await passing(host, notice_with(host, "lost").filter(has_text="Trying again").is_visible)
+        upstream.simulator.finish(created["structuredContent"]["run_id"])
+        await passing(host, host.view.locator("#content h3").first.is_visible)
         assert not await host.view.locator("#notice").is_visible()
 
 
@@ -988,15 +1018,18 @@ async def test_looking_ends_after_some_failures_until_asked(browser: Browser, cl
     def refuse(message: Message) -> str:
         return "broken" if message["method"] == "tools/call" and broken and len(host.calls("view_run")) > 1 else ""
 
-    async with hosting(browser, client, refuse=refuse, prepare=with_clock) as host:
+    async def instead(message: Message) -> Message | None:
+        if not asks_for(message, "view_run") or len(host.calls("view_run")) > 1:
+            return None
+        return {"content": [], "structuredContent": {"status": "running", "is_active": True, "cursor": ""}}
+
+    async with hosting(browser, client, refuse=refuse, instead=instead, prepare=with_still_clock) as host:
         await host.called("create_task", input=QUESTION, metadata={"sim": "never"})
-        await host.until(lambda: len(host.calls("view_run")) > 1)
         again = host.view.get_by_role("button", name="Try again")
-        with anyio.fail_after(20):
-            while not await again.count():
-                await host.page.clock.run_for(5_000)
+        await passing(host, again.is_visible)
         looks = len(host.calls("view_run"))
         await host.page.clock.run_for(600_000)
+        await host.settle()
         assert len(host.calls("view_run")) == looks == 7
         broken = False
         await again.click()
@@ -1006,24 +1039,30 @@ async def test_looking_ends_after_some_failures_until_asked(browser: Browser, cl
 
 async def test_torn_down_or_hidden_page_asks_nothing(browser: Browser, client: Client) -> None:
     """Nobody looks at it."""
-    async with hosting(browser, client, prepare=with_clock) as host:
+
+    async def has_looked_again() -> bool:
+        return len(host.calls("view_run")) > looks
+
+    async with hosting(browser, client, prepare=with_still_clock) as host:
         await host.called("create_task", input=QUESTION, metadata={"sim": "never"})
-        await host.until(lambda: len(host.calls("view_run")) > 1)
+        await passing(host, host.view.locator("#messages li").first.is_visible)
         await host.view.evaluate(
             "Object.defineProperty(document, 'hidden', { get: () => window.isHidden, configurable: true })"
         )
         await host.view.evaluate("window.isHidden = true")
-        await host.page.clock.run_for(60_000)  # the look on its way may still end
+        await all_answered(host)  # a look may be on its way
         looks = len(host.calls("view_run"))
         await host.page.clock.run_for(600_000)
+        await host.settle()
         assert len(host.calls("view_run")) == looks
 
         await host.view.evaluate("window.isHidden = false; document.dispatchEvent(new Event('visibilitychange'))")
-        await host.until(lambda: len(host.calls("view_run")) > looks)
+        await passing(host, has_looked_again)
         await host.tear_down()
-        await host.page.clock.run_for(60_000)
+        await all_answered(host)
         looks = len(host.calls("view_run"))
         await host.page.clock.run_for(600_000)
+        await host.settle()
         assert len(host.calls("view_run")) == looks
 
 

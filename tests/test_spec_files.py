@@ -292,7 +292,7 @@ def test_every_input_is_portable_or_refused(schema: dict[str, Any]) -> None:
 
 def specs_command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", "-m", "parallel_mcp", "specs", *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
 
 def test_check_of_good_specs_names_tools_and_prices() -> None:

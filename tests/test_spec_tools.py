@@ -40,6 +40,7 @@ from tests.faults import ScriptedFault, faulty, replace_body
 from tests.specs import EXAMPLES, SHORT, with_broken_and_hostile, with_examples, write_spec
 
 RUNS = "/v1/tasks/runs"
+PATIENCE_S = 60
 CALLS: dict[str, dict[str, Any]] = {
     "company_profile": {"company_name": "Acme Battery Storage"},
     "fact_check": {"claim": "Grid-scale battery storage became cheaper in 2024."},
@@ -169,7 +170,7 @@ async def test_bad_arguments_are_refused_by_path_before_anything_is_sent(
 ) -> None:
     """The API would take some of them, and charge; values are not repeated."""
     write_spec(tmp_path)
-    async with Client(_server(upstream, specs=tmp_path), mode=LEGACY) as client:
+    async with Client(_server(upstream.url, specs=tmp_path), mode=LEGACY) as client:
         text = await failure(client, "find_leader", arguments)
 
     assert told in text
@@ -286,7 +287,7 @@ async def test_long_output_is_paged_as_text(tmp_path: Path) -> None:
 
 async def test_run_that_takes_longer_gives_its_handle_and_is_found_again(tmp_path: Path) -> None:
     """The spec says how long a call waits; an equal call while the run is active buys nothing."""
-    write_spec(tmp_path, timeout_s=0)
+    write_spec(tmp_path, timeout_s=2)
     simulator = Simulator(SimulatorConfig(speed=60, default_story="never"))
     with serving(simulator) as url:
         async with connected("memory", url, specs=tmp_path) as client:
@@ -326,24 +327,26 @@ async def test_lost_answer_names_no_argument_that_the_tool_has_not(upstream: Ups
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])
 @pytest.mark.parametrize("approve", [True, False])
-async def test_dear_spec_asks_the_user_first(upstream: Upstream, tmp_path: Path, mode: str, approve: bool) -> None:
+async def test_dear_spec_asks_the_user_first(tmp_path: Path, mode: str, approve: bool) -> None:
     """A file in a directory must not spend more than the user allows for one call."""
-    write_spec(tmp_path, processor="ultra4x", timeout_s=0)
+    write_spec(tmp_path, processor="ultra4x", timeout_s=2)
+    simulator = Simulator(SimulatorConfig(speed=60, default_story="never"))
     questions: list[str] = []
 
     async def answer(context: object, params: ElicitRequestParams) -> ElicitResult:
         questions.append(params.message)
         return ElicitResult(action="accept", content={"approve": approve})
 
-    async with Client(_server(upstream, specs=tmp_path), mode=mode, elicitation_callback=answer) as client:
-        result = await client.call_tool("find_leader", GOOD)
-        if approve:
-            assert structured(await client.call_tool("find_leader", GOOD))["deduplicated"]
+    with serving(simulator) as url:
+        async with Client(_server(url, specs=tmp_path), mode=mode, elicitation_callback=answer) as client:
+            result = await client.call_tool("find_leader", GOOD)
+            if approve:
+                assert structured(await client.call_tool("find_leader", GOOD))["deduplicated"]
 
     assert len(questions) == 1
     assert "ultra4x for $1.200" in questions[0]
     assert bool(result.is_error) is not approve
-    assert upstream.simulator.accepted_runs == int(approve)
+    assert simulator.accepted_runs == int(approve)
 
 
 async def test_dear_spec_is_refused_where_nobody_can_be_asked(upstream: Upstream, tmp_path: Path) -> None:
@@ -369,7 +372,7 @@ class Told:
 
     async def once(self) -> None:
         """Wait until it was told, once more than before."""
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE_S):
             await self._told.wait()
         self._told = anyio.Event()
 
@@ -430,7 +433,7 @@ async def _listening(
     async with _connected(upstream, directory, transport) as client, client.listen(tools_list_changed=True) as changes:
 
         async def next_change() -> None:
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE_S):
                 await anext(aiter(changes))
 
         yield client, next_change
@@ -511,7 +514,7 @@ async def test_stopped_server_lets_listening_clients_go_in_order(upstream: Upstr
     with http_process(upstream, tmp_path) as (process, address):
         async with http_client(address, KEY) as client, client.listen(tools_list_changed=True) as changes:
             process.send_signal(signal.SIGTERM)
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE_S):
                 async for _ in changes:  # raises SubscriptionLost if it is cut off
                     raise AssertionError("nothing has changed")
         status = await anyio.to_thread.run_sync(process.wait)
@@ -535,8 +538,8 @@ def http_process(upstream: Upstream, specs: Path) -> Generator[tuple[subprocess.
             process.kill()
 
 
-def _server(upstream: Upstream, **flags: Any) -> Any:
-    return build_server(load_settings({"base_url": upstream.url, "api_key": KEY, "ledger": "memory", **flags}))
+def _server(url: str, **flags: Any) -> Any:
+    return build_server(load_settings({"base_url": url, "api_key": KEY, "ledger": "memory", **flags}))
 
 
 def test_published_output_schema_holds_the_specs_own() -> None:

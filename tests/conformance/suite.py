@@ -8,6 +8,7 @@ from typing import Any
 from tests.node_programs import NODE_MODULES, node
 
 SUITE = NODE_MODULES / ".bin" / "conformance"
+SCENARIO_S = 120
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Verdict:
 
 def judged(url: str, notes: Path, *arguments: str) -> Verdict:
     """Run scenarios against the server at `url`; `notes` is an empty directory for the suite's files."""
-    done = node(SUITE, "server", "--url", url, "--output-dir", str(notes), *arguments, timeout_s=180)
+    options = ["--url", url, "--output-dir", str(notes), "--timeout", str(SCENARIO_S * 1000)]
+    done = node(SUITE, "server", *options, *arguments, timeout_s=600)
     checks = [check for file in sorted(notes.glob("*/checks.json")) for check in _checks_in(file)]
     return Verdict(done.returncode == 0, done.stdout + done.stderr, checks)
 

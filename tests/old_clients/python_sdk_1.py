@@ -34,7 +34,7 @@ async def use(session):
     templates = (await session.list_resource_templates()).resourceTemplates
     prompts = (await session.list_prompts()).prompts
 
-    run_id = (await create(session, "latency=150 messages=20"))["run_id"]
+    run_id = (await create(session, "latency=300 messages=20"))["run_id"]
     progress = []
 
     async def note(value, total, message):

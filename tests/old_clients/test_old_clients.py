@@ -60,7 +60,8 @@ async def old_client(command: list[str], base_url: str, transport: str) -> Async
 
     @asynccontextmanager
     async def running(where: dict[str, Any]) -> AsyncGenerator[OldClient]:
-        async with await anyio.open_process([*command, json.dumps(where)], stdin=PIPE, stdout=PIPE) as process:
+        process = await anyio.open_process([*command, json.dumps(where)], stdin=PIPE, stdout=PIPE, stderr=None)
+        async with process:
             yield OldClient(process)
             assert await process.wait() == 0
 
@@ -87,7 +88,7 @@ async def test_old_client_can_do_its_research(
     upstream: Upstream, language: Literal["python", "typescript"], transport: str
 ) -> None:
     """Most hosts are such clients, and will be for a while."""
-    with faulty(upstream.url) as proxy, anyio.fail_after(90):
+    with faulty(upstream.url) as proxy, anyio.fail_after(180):
         async with old_client(CLIENTS[language], proxy.url, transport) as client:
             seen = await client.seen()
             if transport == "stdio":
@@ -104,7 +105,7 @@ async def test_old_client_can_do_its_research(
     assert "parallel://runs/{run_id}/report.md" in seen["templates"]
     assert "deep_research" in seen["prompts"]
     values = [value for value, _, _ in seen["progress"]]
-    assert len(values) >= 4
+    assert len(values) >= 3
     assert values == sorted(set(values))
     assert all(total == 100 and message for _, total, message in seen["progress"])
     assert seen["watched"]["result_ready"]

@@ -28,7 +28,7 @@ await client.listResources();
 const { resourceTemplates } = await client.listResourceTemplates();
 const { prompts } = await client.listPrompts();
 
-const runId = await create("latency=150 messages=20");
+const runId = await create("latency=300 messages=20");
 const progress = [];
 const onprogress = ({ progress: value, total, message }) => progress.push([value, total, message]);
 const watched = await call("watch_progress", { id: runId }, { onprogress });
