@@ -91,6 +91,7 @@ def serving_app(app: ASGIApp) -> Generator[str]:
     config = uvicorn.Config(app, port=0, log_level="critical", lifespan="on")
     server = uvicorn.Server(config)
     listener = config.bind_socket()
+    listener.listen()  # whoever connects before the server is ready waits for it
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

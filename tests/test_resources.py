@@ -372,12 +372,12 @@ def without_nulls(item: dict[str, Any]) -> dict[str, Any]:
 async def test_status_of_a_watched_run_has_its_progress_cleaned_and_named_untrusted(upstream: Upstream) -> None:
     """The stream that is open anyway knows more than the status that the API gives."""
     async with connected("memory", upstream.url) as client:
-        run_id = await create(client, "never latency=60 messages=9")
+        run_id = await create(client, "never latency=600 messages=90")
         uri = f"parallel://runs/{run_id}"
         unwatched = json.loads((await read(client, uri)).text)
         async with client.listen(resource_subscriptions=[uri]) as updates:
-            watched: dict[str, Any] = {}
-            with anyio.fail_after(20):
+            watched = json.loads((await read(client, uri)).text)  # what is known by now need not be told
+            with anyio.fail_after(60):
                 while not watched.get("sources_considered"):
                     await anext(updates)
                     watched = json.loads((await read(client, uri)).text)
