@@ -28,7 +28,7 @@ async def new_group(upstream: Upstream, *stories: str, labels: bool = True) -> s
 
 async def new_group_with_runs(upstream: Upstream, *stories: str, labels: bool = True) -> tuple[str, list[str]]:
     """As `new_group`, and its runs."""
-    async with httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}) as http:
+    async with httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}, timeout=60) as http:
         group_id = str((await http.post("/v1/tasks/groups", json={})).json()["taskgroup_id"])
         return group_id, await add_runs(http, group_id, *stories, labels=labels) if stories else []
 
@@ -276,8 +276,8 @@ async def test_watch_without_a_cursor_gets_all_rows_also_beside_one_whose_events
     with recorded_group({"3": stream_of(ended_rows(4, 5, with_ids=False), then="hang"), "": rows}) as proxy:
         async with connected("memory", proxy.url) as client:
             known = str(event_cursor(GROUP_ID, "3"))
-            resumed = await watch_until_told(client, GROUP_ID, 5, cursor=known, timeout_s=0.5)
-            fresh = await watch_until_told(client, GROUP_ID, 5, timeout_s=0.5)
+            resumed = await watch_until_told(client, GROUP_ID, 5, cursor=known, timeout_s=1)
+            fresh = await watch_until_told(client, GROUP_ID, 5, timeout_s=1)
 
     assert told_rows(resumed) == [4, 5]
     assert resumed["cursor"] == known
@@ -290,8 +290,8 @@ async def test_refused_cursor_of_one_watcher_says_nothing_of_anothers() -> None:
     with recorded_group(streams) as proxy:
         async with connected("memory", proxy.url) as client:
             unknown, known = event_cursor(GROUP_ID, "99"), event_cursor(GROUP_ID, "4")
-            refused = await watch_until_told(client, GROUP_ID, 5, cursor=unknown, timeout_s=0.5)
-            joined = await watch_until_told(client, GROUP_ID, 5, cursor=known, timeout_s=0.5)
+            refused = await watch_until_told(client, GROUP_ID, 5, cursor=unknown, timeout_s=1)
+            joined = await watch_until_told(client, GROUP_ID, 5, cursor=known, timeout_s=1)
 
     assert (told_rows(refused), told_rows(joined)) == ([1, 2, 3, 4, 5], [5])
     assert "does not belong" in refused["remark"]
@@ -311,7 +311,7 @@ async def test_rows_that_are_told_again_are_said_to_be_and_nobody_loses_any() ->
         async with connected("memory", proxy.url) as client:
             known, older = event_cursor(GROUP_ID, "3"), event_cursor(GROUP_ID, "2")
             resumed = await watch_until_told(client, GROUP_ID, 6, cursor=known, timeout_s=2)
-            other = await watch_until_told(client, GROUP_ID, 6, cursor=older, timeout_s=0.5)
+            other = await watch_until_told(client, GROUP_ID, 6, cursor=older, timeout_s=1)
 
     assert sorted(told_rows(resumed)) == [1, 2, 3, 4, 5, 6]
     assert "does not belong" in resumed["remark"]

@@ -331,7 +331,7 @@ async def test_group_is_told_as_its_rows_end_and_at_its_end(upstream: Upstream, 
 def rows_of(upstream: Upstream, group_id: str) -> list[str]:
     """The runs of a group."""
     address = f"{upstream.url}/v1/tasks/groups/{group_id}/runs"
-    lines = httpx.get(address, headers={"x-api-key": KEY}).text.splitlines()
+    lines = httpx.get(address, headers={"x-api-key": KEY}, timeout=PATIENCE_S).text.splitlines()
     events = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
     return [event["run"]["run_id"] for event in events]
 
@@ -722,7 +722,7 @@ async def test_listeners_that_leave_leave_no_task_and_no_connection(upstream: Up
 
 async def test_one_connection_subscribes_to_so_much_only(upstream: Upstream) -> None:
     """Each subscription may be a stream of the API; those of runs that have ended do not count."""
-    async with httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}) as api:
+    async with httpx.AsyncClient(base_url=upstream.url, headers={"x-api-key": KEY}, timeout=PATIENCE_S) as api:
 
         async def run(number: int, story: str) -> str:
             body = {"input": f"question {number}", "processor": "lite", "metadata": {"sim": story}}

@@ -36,7 +36,7 @@ def address(upstream: Upstream, tmp_path: Path) -> Generator[str]:
 
 
 async def watch(client: Client, run_id: str, simulator: Simulator) -> tuple[int, list[float]]:
-    """Watch a run to its end, a second at a time: the number of calls, and the progress that was told.
+    """Watch a run to its end, two seconds at a time: the number of calls, and the progress that was told.
 
     It ends in the middle of the watch.
     """
@@ -47,7 +47,7 @@ async def watch(client: Client, run_id: str, simulator: Simulator) -> tuple[int,
 
     cursor = ""
     for calls in count(1):
-        arguments = {"id": run_id, "timeout_s": 1, "cursor": cursor}
+        arguments = {"id": run_id, "timeout_s": 2, "cursor": cursor}
         watched = structured(await client.call_tool("watch_progress", arguments, progress_callback=note))
         if watched["result_ready"]:
             return calls, told
