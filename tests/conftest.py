@@ -28,7 +28,7 @@ class Upstream:
 
     def run_now(self, run_id: str) -> bytes:
         """What it says of a run."""
-        return httpx.get(f"{self.url}/v1/tasks/runs/{run_id}", headers={"x-api-key": KEY}).content
+        return httpx.get(f"{self.url}/v1/tasks/runs/{run_id}", headers={"x-api-key": KEY}, timeout=60).content
 
 
 @pytest.fixture(scope="session")

@@ -39,7 +39,8 @@ def behind_one_address(addresses: Sequence[str]) -> Generator[str]:
         async with http:
             yield
 
-    http = httpx.AsyncClient(timeout=60)
+    no_reuse = httpx.Limits(max_keepalive_connections=0)  # a server closes idle connections at a moment of its own
+    http = httpx.AsyncClient(timeout=60, limits=no_reuse)
     app = Starlette(routes=[Route("/{path:path}", forward, methods=["GET", "POST", "DELETE"])], lifespan=lifespan)
     with serving_app(app) as address:
         yield address

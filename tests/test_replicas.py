@@ -12,14 +12,15 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import ResourceTemplateReference
 
 from parallel_mcp.http.app import MCP_PATH
+from parallel_mcp.simulator import Simulator
 from tests.conftest import Upstream
 from tests.connecting import KEY, LEGACY, MODERN, create, http_client, structured, text_of
 from tests.processes import serving_process
 from tests.replicas import behind_one_address
-from tests.task_client import TakesTasks
+from tests.task_client import TakesTasks, TaskState, for_a_moment
 
 SERVE = ["-W", "error", "-m", "parallel_mcp", "serve", "--http", "--port", "0"]
-STORY = "latency=180 messages=20 size=6000"
+STORY = "never latency=180 messages=20 size=6000"  # until it is finished
 
 
 @pytest.fixture
@@ -34,8 +35,11 @@ def address(upstream: Upstream, tmp_path: Path) -> Generator[str]:
         yield address
 
 
-async def watch(client: Client, run_id: str) -> tuple[int, list[float]]:
-    """Watch a run to its end, a second at a time: the number of calls, and the progress that was told."""
+async def watch(client: Client, run_id: str, simulator: Simulator) -> tuple[int, list[float]]:
+    """Watch a run to its end, two seconds at a time: the number of calls, and the progress that was told.
+
+    It ends in the middle of the watch.
+    """
     told: list[float] = []
 
     async def note(progress: float, total: float | None, message: str | None) -> None:
@@ -43,11 +47,13 @@ async def watch(client: Client, run_id: str) -> tuple[int, list[float]]:
 
     cursor = ""
     for calls in count(1):
-        arguments = {"id": run_id, "timeout_s": 1, "cursor": cursor}
+        arguments = {"id": run_id, "timeout_s": 2, "cursor": cursor}
         watched = structured(await client.call_tool("watch_progress", arguments, progress_callback=note))
         if watched["result_ready"]:
             return calls, told
         cursor = watched["cursor"]
+        if calls == 2:
+            simulator.finish(run_id)
     raise AssertionError
 
 
@@ -66,7 +72,7 @@ async def test_research_goes_on_wherever_each_request_lands(upstream: Upstream, 
     async with http_client(address, KEY, mode=mode) as client:
         run_id = await create(client, STORY)
         repeated = await create(client, STORY)
-        calls, told = await watch(client, run_id)
+        calls, told = await watch(client, run_id, upstream.simulator)
         found = await pages(client, run_id)
         report = await client.read_resource(f"parallel://runs/{run_id}/report.md")
         offered = await client.complete(
@@ -76,7 +82,7 @@ async def test_research_goes_on_wherever_each_request_lands(upstream: Upstream, 
 
     assert repeated == run_id
     assert upstream.simulator.accepted_runs == 1
-    assert calls > 1
+    assert calls > 2
     assert told
     assert [page["page"]["start"] for page in found] == [0, *(page["page"]["end"] for page in found[:-1])]
     assert len(found) > 1
@@ -85,9 +91,15 @@ async def test_research_goes_on_wherever_each_request_lands(upstream: Upstream, 
     assert [item["id"] for item in recent] == [run_id]
 
 
-async def test_task_is_followed_wherever_each_look_lands(address: str) -> None:
+async def test_task_is_followed_wherever_each_look_lands(upstream: Upstream, address: str) -> None:
     """Nothing but the id of the task says which run it is."""
-    takes = TakesTasks()
+
+    async def until_both_were_asked(state: TaskState) -> None:
+        if len(takes.seen) > 2:
+            upstream.simulator.finish(state.task_id)
+        await for_a_moment(state)
+
+    takes = TakesTasks(until_both_were_asked)
     async with (
         httpx2.AsyncClient(headers={"x-api-key": KEY}, timeout=60) as http,
         Client(
@@ -97,4 +109,4 @@ async def test_task_is_followed_wherever_each_look_lands(address: str) -> None:
         result = await client.call_tool("run_task", {"input": "Battery storage", "metadata": {"sim": STORY}})
 
     assert "Sources" in text_of(result)
-    assert len(takes.seen) > 2
+    assert len(takes.seen) > 3

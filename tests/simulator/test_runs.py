@@ -129,6 +129,27 @@ def test_open_stream_ends_when_the_run_is_ended_from_another_thread() -> None:
     assert '"status":"completed"' in rest
 
 
+async def test_queued_run_starts_when_it_is_told_to_and_only_once(api: Api) -> None:
+    group_id = (await api.post("/v1/tasks/groups"))["taskgroup_id"]
+    story = {"sim": "never latency=9000 queue=9000"}
+    added = await api.post(
+        f"/v1/tasks/groups/{group_id}/runs",
+        inputs=[{"input": QUESTION, "processor": "lite", "metadata": story} for _ in range(2)],
+    )
+    run_id, other = added["run_ids"]
+    before = await api.run(run_id)
+
+    api.simulator.start(run_id)
+    started = await api.run(run_id)
+    api.simulator.start(run_id)
+
+    assert [before["status"], started["status"]] == ["queued", "running"]
+    assert await api.run(run_id) == started
+    assert (await api.run(other))["status"] == "queued"
+    counts = (await api.get(f"/v1/tasks/groups/{group_id}"))["status"]["task_run_status_counts"]
+    assert counts == {"queued": 1, "running": 1}
+
+
 async def test_ended_run_stays_as_it_ended(api: Api) -> None:
     run = await api.create(sim="never")
     api.simulator.fail(run["run_id"], "the reason")

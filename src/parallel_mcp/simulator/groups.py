@@ -65,10 +65,10 @@ class Group:
                 self._write(runs[0].created_at, None)
         self.changes.announce()
 
-    def run_changed(self, run: Run) -> None:
-        """Take note that a run was ended from outside its schedule."""
+    def run_changed(self, run: Run, at: float) -> None:
+        """Take note that a run was started or ended from outside its schedule, at that moment."""
         with self._lock:
-            heapq.heappush(self._due, (run.schedule.ended_at, self.runs.index(run)))
+            heapq.heappush(self._due, (at, self.runs.index(run)))
         self.changes.announce()
 
     def settle(self) -> None:
@@ -192,6 +192,6 @@ class Groups:
             raise Refused(404, GROUP_NOT_FOUND)
         return group
 
-    def run_changed(self, run: Run) -> None:
+    def run_changed(self, run: Run, at: float) -> None:
         if run.taskgroup_id is not None:
-            self._groups[run.taskgroup_id].run_changed(run)
+            self._groups[run.taskgroup_id].run_changed(run, at)

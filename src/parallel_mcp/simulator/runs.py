@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from random import Random
 from typing import Literal
@@ -103,6 +103,13 @@ class Run:
         """Return the moment of the next transition, infinite when there is none."""
         changes = (self.schedule.started_at, self.schedule.ended_at)
         return min((change for change in changes if change > moment), default=math.inf)
+
+    def start(self) -> None:
+        """Let the run start now, from any thread; a run that has started stays as it is."""
+        now = max(self._clock.now(), self.created_at + SHORTEST_REAL_S)
+        if self.status_at(now) == "queued":
+            self.schedule = replace(self.schedule, started_at=now)
+        self.changes.announce()
 
     def end(self, ending: Ending, failure: str = FAILURE) -> None:
         """End the run now, from any thread; a run that has ended stays as it is."""

@@ -89,6 +89,16 @@ class Simulator:
         """Answer matching requests wrongly. Of several matching faults the one added first is given first."""
         self._recorder.add_fault(fault)
 
+    def start(self, run_id: str) -> None:
+        """Let a queued run start now.
+
+        Raises:
+            KeyError: There is no such run.
+        """
+        run: Run = self._runs[run_id]
+        run.start()
+        self._groups.run_changed(run, run.schedule.started_at)
+
     def finish(self, run_id: str) -> None:
         """Complete a run or a FindAll run now.
 
@@ -112,7 +122,7 @@ class Simulator:
             return
         run: Run = self._runs[run_id]
         run.end(ending, failure)
-        self._groups.run_changed(run)
+        self._groups.run_changed(run, run.schedule.ended_at)
 
     def _quota(self, most: int, clock: Clock, span_s: float = MINUTE_S) -> Quota:
         return Quota(most, clock, span_s=span_s, tells_when=self.config.retry_after)
