@@ -66,7 +66,7 @@ class Upstream:
     async def wait_until_accepted(self, count: int) -> None:
         """Until so many have been accepted: a request may be on its way after its sender left."""
         with anyio.fail_after(PATIENCE_S):
-            while len(self.accepted) < count:
+            while len(self.accepted) < count:  # noqa: ASYNC110 - it is accepted on another thread
                 await anyio.sleep(0.01)
 
     def app(self) -> Starlette:
@@ -387,7 +387,10 @@ async def test_refused_upstream_closes_the_client_and_counts_as_not_forwarded() 
 
 
 async def test_answer_without_length_ends_with_the_connection() -> None:
-    async with raw_upstream(b"HTTP/1.1 200 OK\r\n\r\nhello") as url, httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
+    async with (
+        raw_upstream(b"HTTP/1.1 200 OK\r\n\r\nhello") as url,
+        httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client,
+    ):
         with faulty(url) as proxy:
             assert (await client.get(proxy.url)).text == "hello"
 
@@ -493,8 +496,9 @@ async def test_nothing_is_left_after_the_block(path: str) -> None:
             busy.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
             await proxy.wait_for(lambda: (proxy.open_connections, len(proxy.requests)) == (2, 1))
 
-        with anyio.fail_after(PATIENCE_S):  # nothing announces that a thread is over or a file closed
-            while threading.active_count() > threads or len(os.listdir("/dev/fd")) > descriptors + 2:
+        with anyio.fail_after(PATIENCE_S):
+            # Nothing announces that a thread is over or a file closed.
+            while threading.active_count() > threads or len(os.listdir("/dev/fd")) > descriptors + 2:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
         assert idle.recv(1) == b""
         with pytest.raises(ConnectionRefusedError), talking_to(proxy.url):
