@@ -130,8 +130,9 @@ async def test_run_that_outlasts_the_wait_comes_back_with_handle_status_and_next
 
 async def test_operator_bounds_the_wait(upstream: Upstream) -> None:
     """Whatever the model asks for."""
+    async with connected("memory", upstream.url) as unbounded:
+        run_id = await create(unbounded, "never")
     async with connected("memory", upstream.url, max_wait_s=0.5) as client:
-        run_id = await create(client, "never")
         started = time.monotonic()
         await client.call_tool("watch_progress", {"id": run_id, "timeout_s": 40})
 
