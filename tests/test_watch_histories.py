@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -44,9 +44,12 @@ from tests.watch_history import History, Note, Probe, Strike, Truth, Watch
 
 RUNS = 36
 CHAINS = 140
-WATCHES = 150  # at least; about 250, but fewer where runs end before their watchers come
-HEALED_AFTER_S = 3.0
-LONGEST_S = 60.0
+WATCHES = 150  # about 250, but fewer where runs end before their watchers come: one for each chain, and those cancelled
+STRIKES = 10  # at least; about 150
+LASTING = 12  # one run in so many goes on until all is healed, so that its messages can all be heard
+HEALED_AFTER_S = 3.0  # or later, when the machine had no time for faults before
+LONGEST_S = 180.0
+PATIENCE_S = 30.0
 RUN_PATH = re.compile(r"/v1/tasks/runs/(trun_[^/]+)(/events)?")
 
 ENDINGS = ["", "", "", "fails", "status=cancelled", "status=action_required"]
@@ -89,24 +92,30 @@ def _cut_later(after_s: float) -> Fault:
 
 @dataclass
 class World:
-    """A server in this process, a simulator behind a proxy that a nemesis spoils, and the log of what happens."""
+    """A server in this process, a simulator behind a proxy that a nemesis spoils, and the log of what happens.
+
+    `unspoilt` asks through the proxy too, for what the nemesis lets alone.
+    """
 
     dice: random.Random
     upstream: Upstream
     proxy: FaultyProxy
     client: BareClient
+    unspoilt: httpx.AsyncClient
     stories: dict[str, str] = field(default_factory=dict[str, str])
     watches: list[Watch] = field(default_factory=list[Watch])
     strikes: list[Strike] = field(default_factory=list[Strike])
     probes: list[Probe] = field(default_factory=list[Probe])
     started_at: float = field(default_factory=time.monotonic)
     started_on: datetime = field(default_factory=lambda: datetime.now(UTC))
+    watching: int = CHAINS
+    healed_at: float = float("inf")
 
     async def create_runs(self) -> None:
         """Runs of all kinds, created past the proxy."""
-        async with httpx.AsyncClient(base_url=self.upstream.url, headers={"x-api-key": KEY}) as api:
+        async with api_at(self.upstream.url) as api:
             for number in range(RUNS):
-                story = self.random_story()
+                story = self.random_story() if number % LASTING else self.lasting_story()
                 body = {"input": f"question {number}", "processor": "core-fast", "enable_events": True}
                 answer = await api.post("/v1/tasks/runs", json={**body, "metadata": {"sim": story}})
                 self.stories[answer.json()["run_id"]] = story
@@ -119,13 +128,17 @@ class World:
         words.append(self.dice.choice(REFUSALS) if lot < 0.1 else self.dice.choice(BREAKS) if lot < 0.3 else "")
         return " ".join(filter(None, words))
 
+    def lasting_story(self) -> str:
+        """A run that is ended when nothing is spoilt any more, and whose stream is whole."""
+        return f"never latency=150 messages={self.dice.randint(20, 60)} {self.dice.choice(VARIATIONS)}".strip()
+
     async def spoil(self, stalls: int) -> None:
-        """Break connections here and there, sometimes all of them, and stop at `HEALED_AFTER_S`."""
+        """Break connections here and there, sometimes all of them, and stop after `HEALED_AFTER_S`."""
         run_ids = list(self.stories)
         for run_id in self.dice.sample(run_ids, stalls):
             self._break(f"{run_id}/events", "stall_after", stall_after(30))
-        until = self.started_at + HEALED_AFTER_S
-        while time.monotonic() < until:
+        until = time.monotonic() + HEALED_AFTER_S
+        while time.monotonic() < until or (len(self.strikes) < STRIKES and self.watching):
             for run_id in self.dice.sample(run_ids, 7):
                 kind = self.dice.choice(list(FAULTS))
                 path = self.dice.choice([run_id, f"{run_id}/events"])
@@ -135,6 +148,10 @@ class World:
                 self._break("trun_[^/]+/events", "close_without_answer", close_without_answer(), times=10)
             await anyio.sleep(self.dice.uniform(0.05, 0.3))
         self.proxy.clear()
+        self.healed_at = time.monotonic()
+        for run_id, story in self.stories.items():
+            if story.startswith("never"):
+                self.upstream.simulator.finish(run_id)
 
     def _break(self, path: str, kind: str, fault: Fault, times: int = 1) -> None:
         async def strike(exchange: Exchange) -> Ending:
@@ -147,6 +164,12 @@ class World:
 
     async def watch_in_slices(self, chain: int, dice: random.Random) -> None:
         """Watch a run to its end, in calls that go on with each other's cursors; some are cancelled, some fail."""
+        try:
+            await self._watch_in_slices(chain, dice)
+        finally:
+            self.watching -= 1
+
+    async def _watch_in_slices(self, chain: int, dice: random.Random) -> None:
         run_id = dice.choice(list(self.stories))
         cursor = ""
         await anyio.sleep(dice.uniform(0, 4))
@@ -180,8 +203,8 @@ class World:
         watch.cancelled_at = time.monotonic()
         await self.client.cancel(call)
 
-    async def probe(self) -> None:
-        """Keep making a call that waits for nothing, to see how busy the machine is.
+    async def probe(self, ask: Callable[[], Awaitable[object]]) -> None:
+        """Keep asking something that waits for nothing, to see how busy the machine is.
 
         What counts is when a probe was due, not when it was sent: the machine may lag in between.
         """
@@ -189,19 +212,26 @@ class World:
         while True:
             try:
                 await anyio.sleep(max(0, due_at - time.monotonic()))
-                call = await self.client.call("watch_progress", {"id": "no handle"}, lambda value, message: None)
-                await call.answer()
+                await ask()
             finally:  # also one that is still waiting when all else is over
                 self.probes.append(Probe(due_at, time.monotonic()))
             due_at = time.monotonic() + 0.05
 
+    async def ask_server(self) -> None:
+        """A call that comes to nothing."""
+        call = await self.client.call("watch_progress", {"id": "no handle"}, lambda value, message: None)
+        await call.answer()
+
+    async def ask_api(self) -> None:
+        """A request that comes to nothing, through the proxy: what the server hears comes this way."""
+        assert (await self.unspoilt.get("/v1/tasks/runs/trun_nobody")).status_code == 404
+
     async def history(self) -> History:
         """The log, with what the simulator says of each run."""
-        async with httpx.AsyncClient(base_url=self.upstream.url, headers={"x-api-key": KEY}) as api:
+        async with api_at(self.upstream.url) as api:
             truths = [await self._truth(api, run_id, story) for run_id, story in self.stories.items()]
-        healed_at = self.started_at + HEALED_AFTER_S
         by_id = {truth.run_id: truth for truth in truths}
-        return History(self.watches, by_id, self.strikes, healed_at, self.probes)
+        return History(self.watches, by_id, self.strikes, self.healed_at, self.probes)
 
     async def _truth(self, api: httpx.AsyncClient, run_id: str, story: str) -> Truth:
         run = (await api.get(f"/v1/tasks/runs/{run_id}")).json()
@@ -215,6 +245,11 @@ class World:
             await _messages(api, run_id) if told_afterwards else None,
             stream_breaks=any(word in story for word in ("drop", "half", "close", "stream_status")),
         )
+
+
+def api_at(url: str) -> httpx.AsyncClient:
+    """A client of the API itself."""
+    return httpx.AsyncClient(base_url=url, headers={"x-api-key": KEY}, timeout=PATIENCE_S)
 
 
 async def _messages(api: httpx.AsyncClient, run_id: str) -> tuple[str, ...]:
@@ -259,8 +294,8 @@ def _noting(watch: Watch) -> Callable[[float, str], None]:
 async def world(seed: int, upstream: Upstream) -> AsyncGenerator[World]:
     """A fresh one."""
     with faulty(upstream.url) as proxy:
-        async with bare_client(proxy.url, timeouts=Timeouts(read_s=2)) as client:
-            yield World(random.Random(seed), upstream, proxy, client)
+        async with bare_client(proxy.url, timeouts=Timeouts(read_s=2)) as client, api_at(proxy.url) as unspoilt:
+            yield World(random.Random(seed), upstream, proxy, client, unspoilt)
 
 
 @pytest.mark.parametrize(("seed", "stalls"), [(1, 0), (2, 0), (3, 3)])
@@ -270,7 +305,8 @@ async def test_no_history_of_watches_breaks_a_rule(upstream: Upstream, seed: int
         await around.create_runs()
         with anyio.move_on_after(LONGEST_S):
             async with anyio.create_task_group() as probing:
-                probing.start_soon(around.probe)
+                probing.start_soon(around.probe, around.ask_server)
+                probing.start_soon(around.probe, around.ask_api)
                 async with anyio.create_task_group() as acting:
                     acting.start_soon(around.spoil, stalls)
                     for chain in range(CHAINS):
@@ -281,7 +317,7 @@ async def test_no_history_of_watches_breaks_a_rule(upstream: Upstream, seed: int
     violations = history.violations()
     assert not violations, f"seed {seed}:\n" + "\n".join(violations)
     assert len(history.watches) >= WATCHES
-    assert len(history.strikes) >= 10
+    assert len(history.strikes) >= STRIKES
     assert history.chains_compared_whole >= 1
 
 
@@ -375,6 +411,23 @@ def test_machine_that_answered_nobody_in_time_excuses_a_late_answer() -> None:
 
     assert replace(late, probes=[Probe(104.0, 104.5)]).violations() == []
     assert replace(late, probes=[Probe(90.0, 90.5), Probe(112.0, 112.5)]).violations() != []
+
+
+@pytest.mark.parametrize(
+    "history",
+    [
+        _doctored(2, notes=FAULTLESS.watches[2].notes[:1]),
+        _doctored(2, answer=_state("completed", "three")),
+        _doctored(3, invoked_at=100.0, answered_at=101.0),
+    ],
+    ids=["last notification", "message", "error"],
+)
+def test_machine_that_stood_still_for_long_excuses_what_there_was_no_time_for(history: History) -> None:
+    """To send, to open a stream, or to ask for a status; a short halt excuses nothing."""
+    during = {"due_at": 100.0, "answered_at": 110.0}
+
+    assert replace(history, probes=[Probe(**during)]).violations() == []
+    assert replace(history, probes=[Probe(100.0, 100.3), Probe(107.0, 107.3)]).violations() != []
 
 
 @pytest.mark.parametrize(

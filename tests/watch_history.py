@@ -22,7 +22,8 @@ UNDISTURBED_S = 1.0
 BROKEN_S = 14.0  # the longest pause between polls, a request that times out, the last words of the stream
 STALLED_S = 15.0 + BROKEN_S
 
-LAGS_TOO_MUCH_S = 1.0  # to read a status in the 0.9 s that a watch has for its last look
+LAGS_TOO_MUCH_S = 1.0  # to read a status in the 0.9 s that a watch has for its last look, or to send in one second
+OPENS_TOO_LATE_S = 2.0  # a stream that has not opened by then counts as broken; after the end none is opened again
 
 ERROR_LOOKS_BACK_S = 10.0  # a request that began before a watch joined may fail it: three attempts and their pauses
 
@@ -93,7 +94,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class Probe:
-    """A call that waits for nothing: what it takes from when it was due is how far the machine lags behind."""
+    """A question that waits for nothing: what it takes from when it was due is how far the machine lags behind."""
 
     due_at: float
     answered_at: float
@@ -119,7 +120,7 @@ class History:
 
     @property
     def chains_compared_whole(self) -> int:
-        """In how many chains a lost message would have been found."""
+        """In how many chains a lost message would have been found, had the machine the time."""
         return sum(self._could_tell_all(chain[-1], self.truths[chain[0].run_id]) for chain in self._chains())
 
     def _chains(self) -> list[list[Watch]]:
@@ -167,7 +168,8 @@ class History:
             told = (watch.answer["status"], watch.answer["result_ready"])
             if told != (truth.status, truth.status == STATUS_OF_COMPLETED):
                 yield "ended wrongly"
-            if watch.answer["result_ready"] and self._had_time(watch) and watch.notes[-1].value != 100:
+            could_send = self._had_time(watch) and self._lag_s(watch) < LAGS_TOO_MUCH_S
+            if watch.answer["result_ready"] and could_send and watch.notes[-1].value != 100:
                 yield "ended without its last notification"
         else:
             if answered_at < watch.deadline - CLOCKS_DIFFER_S:
@@ -177,7 +179,7 @@ class History:
 
     def _error_rules(self, watch: Watch) -> Iterator[str]:
         """Without a status nothing can be said; a broken stream alone is no reason to fail."""
-        since, until = watch.invoked_at - ERROR_LOOKS_BACK_S, watch.answered_at or 0.0
+        since, until = watch.invoked_at - ERROR_LOOKS_BACK_S - self._lag_s(watch), watch.answered_at or 0.0
         statuses = [strike for strike in self.strikes if strike.run_id == watch.run_id and not strike.is_stream]
         was_struck = any(since <= strike.at <= until for strike in statuses)
         if not was_struck and self._lag_s(watch) < LAGS_TOO_MUCH_S:
@@ -203,7 +205,8 @@ class History:
             yield "repeated a message"
         elif not _in_order(told, truth.messages):
             yield "mixed up messages"
-        if self._could_tell_all(chain[-1], truth) and Counter(truth.messages) - Counter(told):
+        had_time = all(self._lag_s(watch) < OPENS_TOO_LATE_S for watch in chain)
+        if had_time and self._could_tell_all(chain[-1], truth) and Counter(truth.messages) - Counter(told):
             yield "lost a message"
 
     def _had_time(self, last: Watch) -> bool:
@@ -238,7 +241,8 @@ def _progress_rules(watch: Watch, truth: Truth, within_s: float) -> Iterator[str
     if watch.ended_at is None:
         return
     took_s = watch.ended_at - watch.invoked_at
-    if len(values) > 2 + took_s / 0.5:
+    noted_s = max([watch.ended_at, *(note.at for note in watch.notes)]) - watch.invoked_at
+    if len(values) > 2 + noted_s / 0.5:
         yield "too many notifications"
     if watch.timeout_s and took_s > within_s and (not watch.notes or watch.notes[0].at > watch.invoked_at + within_s):
         yield "silent at first"

@@ -54,6 +54,7 @@ class FaultyProxy:
         self._changed = threading.Condition()
         self._script: list[_Armed] = []
         self._requests: list[ProxiedRequest] = []
+        self._being_answered: list[str] = []
         self._open_connections = 0
         self.url = ""
 
@@ -77,6 +78,11 @@ class FaultyProxy:
     def open_connections(self) -> int:
         with self._changed:
             return self._open_connections
+
+    def being_answered(self, path: str) -> int:
+        """How many requests are being answered now whose whole path matches: of streams, how many are open."""
+        with self._changed:
+            return sum(bool(re.fullmatch(path, answered)) for answered in self._being_answered)
 
     async def wait_for(self, condition: Callable[[], bool], timeout_s: float = 30) -> None:
         """Wait until `condition`, looked at whenever a request or connection comes, is forwarded or goes.
@@ -133,8 +139,11 @@ class FaultyProxy:
             exchange = Exchange(request, reader, writer, self._upstream, self._record(request))
             fault = self._fault_for(request)
             ending = "close"
-            with reader.while_connected():
-                ending = await fault(exchange)
+            try:
+                with reader.while_connected():
+                    ending = await fault(exchange)
+            finally:
+                self._note_answered(request)
         return ending
 
     def _fault_for(self, request: ProxiedRequest) -> Fault:
@@ -149,6 +158,7 @@ class FaultyProxy:
         with self._changed:
             place = len(self._requests)
             self._requests.append(request)
+            self._being_answered.append(request.path)
             self._changed.notify_all()
 
         def mark_forwarded() -> None:
@@ -157,6 +167,11 @@ class FaultyProxy:
                 self._changed.notify_all()
 
         return mark_forwarded
+
+    def _note_answered(self, request: ProxiedRequest) -> None:
+        with self._changed:
+            self._being_answered.remove(request.path)
+            self._changed.notify_all()
 
     def _count_connection(self, change: int) -> None:
         with self._changed:

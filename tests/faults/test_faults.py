@@ -44,6 +44,7 @@ from tests.faults import (
 RUNS = "/v1/tasks/runs"
 RUN = {"run_id": "trun_1", "status": "queued"}
 EVENTS = ["data: one\n\n", "data: two\n\n", "data: drei ü\n\n"]
+PATIENCE_S = 20
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
@@ -55,6 +56,18 @@ class Upstream:
         self.accepted: list[bytes] = []
         self.stream_left = threading.Event()
         self._go_on = asyncio.Event()
+
+    def begin_again(self) -> None:
+        """Forget what was before; a stream of then that is still being closed has no part in what comes."""
+        self.accepted = []
+        self.stream_left = threading.Event()
+        self._go_on = asyncio.Event()
+
+    async def wait_until_accepted(self, count: int) -> None:
+        """Until so many have been accepted: a request may be on its way after its sender left."""
+        with anyio.fail_after(PATIENCE_S):
+            while len(self.accepted) < count:  # noqa: ASYNC110 - it is accepted on another thread
+                await anyio.sleep(0.01)
 
     def app(self) -> Starlette:
         return Starlette(
@@ -81,14 +94,15 @@ class Upstream:
         return Response(status_code=204)
 
     async def _events(self) -> AsyncGenerator[str]:
+        go_on, left = self._go_on, self.stream_left
         try:
             yield EVENTS[0]
-            await self._go_on.wait()
-            self._go_on.clear()
+            await go_on.wait()
+            go_on.clear()
             for event in EVENTS[1:]:
                 yield event
         finally:
-            self.stream_left.set()
+            left.set()
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +120,7 @@ def running_upstream() -> Generator[Upstream]:
 
 @pytest.fixture
 def upstream(running_upstream: Upstream) -> Upstream:
-    running_upstream.accepted.clear()
-    running_upstream.stream_left.clear()
+    running_upstream.begin_again()
     return running_upstream
 
 
@@ -119,7 +132,7 @@ def proxy(upstream: Upstream) -> Generator[FaultyProxy]:
 
 @pytest.fixture
 async def client(proxy: FaultyProxy) -> AsyncGenerator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=proxy.url, timeout=5, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=proxy.url, timeout=PATIENCE_S, trust_env=False) as client:
         yield client
 
 
@@ -127,7 +140,7 @@ async def client(proxy: FaultyProxy) -> AsyncGenerator[httpx.AsyncClient]:
 def talking_to(url: str) -> Generator[socket.socket]:
     """A bare connection, for what an HTTP client hides."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=5) as connection:
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
         yield connection
 
 
@@ -169,7 +182,7 @@ BROKEN: list[tuple[str, Callable[[], Fault], type[httpx.TransportError], int]] =
     ("garbage", garbage, httpx.RemoteProtocolError, 1),
     ("stall", stall, httpx.ReadTimeout, 1),
     ("stall_after", lambda: stall_after(5), httpx.ReadTimeout, 1),
-    ("slow", lambda: slow(1, 3, head=True), httpx.ReadTimeout, 1),
+    ("slow", lambda: slow(1, 30, head=True), httpx.ReadTimeout, 1),
     ("reset_before_read", reset_before_read, httpx.ReadError, 0),
     ("raw_stream_hang", lambda: raw_stream(b"HTTP/1.1 200", then="hang"), httpx.ReadTimeout, 0),
 ]
@@ -188,9 +201,12 @@ async def test_broken_answer_is_a_transport_error_and_forwarded_once(
 ) -> None:
     """The client cannot tell these apart from a request that never arrived; only the count of upstream can."""
     proxy.add(ScriptedFault(method="POST", path=RUNS, fault=fault()))
+    read_s = 0.2 if error is httpx.ReadTimeout else PATIENCE_S
 
     with pytest.raises(httpx.TransportError) as caught:
-        await client.post(RUNS, json={"input": "x"}, timeout=httpx.Timeout(5, read=0.2))
+        await client.post(RUNS, json={"input": "x"}, timeout=httpx.Timeout(PATIENCE_S, read=read_s))
+    await proxy.wait_for(lambda: len(proxy.requests) == 1)
+    await upstream.wait_until_accepted(accepted)
 
     assert (caught.type, len(upstream.accepted)) == (error, accepted)
     assert [request.forwarded for request in proxy.requests] == [bool(accepted)]
@@ -199,7 +215,7 @@ async def test_broken_answer_is_a_transport_error_and_forwarded_once(
 
 async def test_refused_url_refuses() -> None:
     with refused_url() as url, pytest.raises(httpx.ConnectError):
-        async with httpx.AsyncClient() as client:
+        async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
             await client.post(url)
 
 
@@ -284,7 +300,7 @@ async def test_events_pass_through_live(upstream: Upstream, client: httpx.AsyncC
     """Upstream holds the second event back until the first was seen, so a proxy that buffers would wait for ever."""
     async with client.stream("GET", "/events") as answer:
         pieces = answer.aiter_text()
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE_S):
             first = await anext(pieces)
             await client.get("/go-on")
             rest = "".join([piece async for piece in pieces])
@@ -326,8 +342,8 @@ async def test_client_that_leaves_closes_upstream(
         pieces = answer.aiter_text()
         await anext(pieces)
 
-    assert await anyio.to_thread.run_sync(upstream.stream_left.wait, 2)
-    await proxy.wait_for(lambda: proxy.open_connections == 0, timeout_s=2)
+    assert await anyio.to_thread.run_sync(upstream.stream_left.wait, PATIENCE_S)
+    await proxy.wait_for(lambda: proxy.open_connections == 0)
 
 
 async def test_client_that_leaves_a_stall_closes_upstream(
@@ -339,7 +355,7 @@ async def test_client_that_leaves_a_stall_closes_upstream(
         pieces = answer.aiter_raw()
         assert await anext(pieces) == b"data"
 
-    assert await anyio.to_thread.run_sync(upstream.stream_left.wait, 2)
+    assert await anyio.to_thread.run_sync(upstream.stream_left.wait, PATIENCE_S)
 
 
 async def test_request_is_forwarded_though_its_sender_left(upstream: Upstream, proxy: FaultyProxy) -> None:
@@ -349,19 +365,20 @@ async def test_request_is_forwarded_though_its_sender_left(upstream: Upstream, p
 
     await proxy.wait_for(lambda: [request.forwarded for request in proxy.requests] == [True])
     await proxy.wait_for(lambda: proxy.open_connections == 0)
+    await upstream.wait_until_accepted(1)
 
 
 @pytest.mark.parametrize(
     "answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhal", CHUNKED_HEAD + b"4\r\nhal"]
 )
 async def test_upstream_that_leaves_closes_the_client(answer: bytes) -> None:
-    async with raw_upstream(answer) as url, httpx.AsyncClient(trust_env=False) as client:
+    async with raw_upstream(answer) as url, httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
         with faulty(url) as proxy, pytest.raises(httpx.RemoteProtocolError):
-            await client.get(proxy.url, timeout=2)
+            await client.get(proxy.url, timeout=PATIENCE_S)
 
 
 async def test_refused_upstream_closes_the_client_and_counts_as_not_forwarded() -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
         with refused_url() as url, faulty(url) as proxy:
             with pytest.raises(httpx.RemoteProtocolError):
                 await client.post(proxy.url + RUNS)
@@ -370,7 +387,10 @@ async def test_refused_upstream_closes_the_client_and_counts_as_not_forwarded() 
 
 
 async def test_answer_without_length_ends_with_the_connection() -> None:
-    async with raw_upstream(b"HTTP/1.1 200 OK\r\n\r\nhello") as url, httpx.AsyncClient(trust_env=False) as client:
+    async with (
+        raw_upstream(b"HTTP/1.1 200 OK\r\n\r\nhello") as url,
+        httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client,
+    ):
         with faulty(url) as proxy:
             assert (await client.get(proxy.url)).text == "hello"
 
@@ -403,6 +423,15 @@ async def test_one_connection_serves_many_requests(
         ("/own", "", b"", False),
     ]
     assert proxy.requests[0].headers["content-type"] == "application/json"
+
+
+async def test_request_is_being_answered_until_its_client_leaves(proxy: FaultyProxy, client: httpx.AsyncClient) -> None:
+    proxy.add(ScriptedFault(path="/events", fault=stall_after(4)))
+
+    async with client.stream("GET", "/events"):
+        assert (proxy.being_answered("/events"), proxy.being_answered("/.*s"), proxy.being_answered("/e")) == (1, 1, 0)
+
+    await proxy.wait_for(lambda: proxy.being_answered(".*") == 0)
 
 
 async def test_pipelined_requests_are_answered_in_turn(proxy: FaultyProxy) -> None:
@@ -438,7 +467,7 @@ async def test_wait_for_gives_up(proxy: FaultyProxy) -> None:
 @pytest.mark.parametrize("at", [1000, 1.0])
 async def test_cut_that_cannot_be_made_is_raised_by_the_proxy(upstream: Upstream, at: float) -> None:
     """A fault that silently did nothing would let a test pass that proves nothing."""
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as client:
         with pytest.raises(ExceptionGroup) as caught, faulty(upstream.url) as proxy:  # noqa: PT012
             proxy.add(ScriptedFault(fault=cut_body(at)))
             with pytest.raises(httpx.RemoteProtocolError):
@@ -467,7 +496,10 @@ async def test_nothing_is_left_after_the_block(path: str) -> None:
             busy.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode())
             await proxy.wait_for(lambda: (proxy.open_connections, len(proxy.requests)) == (2, 1))
 
-        assert (threading.active_count(), len(os.listdir("/dev/fd"))) == (threads, descriptors + 2)
+        with anyio.fail_after(PATIENCE_S):
+            # Nothing announces that a thread is over or a file closed.
+            while threading.active_count() > threads or len(os.listdir("/dev/fd")) > descriptors + 2:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
         assert idle.recv(1) == b""
         with pytest.raises(ConnectionRefusedError), talking_to(proxy.url):
             pass

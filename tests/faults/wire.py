@@ -13,6 +13,7 @@ import anyio
 MAX_HEAD = 2**20
 READ_SIZE = 2**16
 LAST_CHUNK = b"0\r\n\r\n"
+UPSTREAM_TAKES_S = 20  # at most, to be connected and to be sent a request
 
 Ending = Literal["keep", "close", "reset"]
 """What becomes of the client's connection: it serves the next request, ends with FIN, or ends with RST."""
@@ -151,10 +152,10 @@ class Exchange:
 
         A client that has left meanwhile does not stop the sending: a server would have read the request too.
         """
-        with anyio.fail_after(5, shield=True):
+        with anyio.fail_after(UPSTREAM_TAKES_S, shield=True):
             reader, writer = await asyncio.open_connection(*self._upstream, limit=MAX_HEAD)
         try:
-            with anyio.fail_after(5, shield=True):
+            with anyio.fail_after(UPSTREAM_TAKES_S, shield=True):
                 self._on_forward()
                 writer.write(self.request.to_bytes())
                 await writer.drain()
