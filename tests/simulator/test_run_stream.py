@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncGenerator
 
+import anyio.lowlevel
 import httpx
 import pytest
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
+from parallel_mcp.simulator.payloads import JsonObject
+from parallel_mcp.simulator.sse import written
+from parallel_mcp.simulator.stories import read_story
 from tests.simulator.calls import (
     KEY,
     PATIENCE_S,
@@ -264,3 +269,26 @@ async def test_line_separators_reach_the_reader_unharmed(api: Api) -> None:
 
     assert "\u2028\u0085" in response.text
     assert all("\u2028" in event["message"] for event in messages(read_events(response)))
+
+
+async def test_client_that_leaves_amid_small_pieces_holds_nobody_up() -> None:
+    """Each gives way: what is written to a connection that is gone would never have to wait by itself."""
+    turns = 0
+    pieces: list[bytes] = []
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while True:
+            await anyio.lowlevel.checkpoint()
+            turns += 1
+
+    async def one() -> AsyncGenerator[JsonObject]:
+        yield {"type": STATE, "output": "x" * 1_000}
+
+    async with anyio.create_task_group() as others:
+        others.start_soon(take_turns)
+        pieces += [piece async for piece in written(one(), read_story("chunk=1"), breaks=False)]
+        others.cancel_scope.cancel()
+
+    assert len(pieces) > 1_000
+    assert turns >= len(pieces) - 1

@@ -7,6 +7,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final, Literal
 
+import anyio.lowlevel
+
 from parallel_mcp.simulator.payloads import JsonObject, compact
 from parallel_mcp.simulator.stories import Story
 
@@ -59,6 +61,7 @@ async def written(
                 return
             for piece in _pieces((ping if story.pings else b"") + block, story.chunk):
                 yield piece
+                await anyio.lowlevel.checkpoint()  # to notice a client that has left, and to let others be answered
             sent += 1
             if breaks and _is_over(story, sent):
                 return
