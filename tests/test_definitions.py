@@ -113,7 +113,7 @@ async def test_tools_that_read_runs_are_there_wherever_runs_are_made() -> None:
 
 
 @pytest.mark.parametrize("toolsets", ["core", "specs", "findall", "monitor", "findall,monitor", ALL_TOOLSETS])
-async def test_no_text_names_a_tool_that_is_not_there(toolsets: str) -> None:
+async def test_no_definition_names_a_tool_that_is_not_there(toolsets: str) -> None:
     """A model would call it."""
     every = {tool["name"] for tool in await definitions()} - {"search", "extract"}  # which are words as well
     async with Client(build_server(load_settings({"toolsets": toolsets, "specs": EXAMPLE_SPECS}))) as client:

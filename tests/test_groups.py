@@ -189,6 +189,23 @@ async def test_table_that_asks_something_needs_no_output(upstream: Upstream, tab
         assert (await create_group(client, csv=table, processor="lite"))["rows_created"] == 1
 
 
+@pytest.mark.parametrize(
+    "table",
+    [
+        "company\nSiemens\nSociété Générale\nBASF",
+        "company\nO\u2019Reilly Automotive\nAutoZone",
+        "company\nMünchener Rückversicherung\n三菱商事株式会社",
+        "company,website\nSiemens,https://siemens.example/?lang=en",
+    ],
+)
+async def test_table_of_names_of_any_country_is_not_bought(upstream: Upstream, table: str) -> None:
+    """Each row would be paid for, and nothing asked."""
+    async with connected("memory", upstream.url) as client:
+        assert "hold no question" in await failure(client, "create_task_group", {"csv": table, "processor": "lite"})
+
+    assert not upstream.simulator.accepted_runs
+
+
 @pytest.mark.parametrize("look", ["watch_progress", "get_status", "get_result"])
 async def test_group_counts_as_one_active_run_until_it_is_seen_to_have_ended(upstream: Upstream, look: str) -> None:
     """A table of sixty rows is no loop that must be stopped at fifty."""
@@ -201,6 +218,7 @@ async def test_group_counts_as_one_active_run_until_it_is_seen_to_have_ended(ups
         await when_there_is_room(client, "create_task", {"input": "x"})
 
     assert "PARALLEL_MCP_MAX_ACTIVE_RUNS" in refused
+    assert "Wait for one that is active with watch_progress" in refused
     assert "PARALLEL_MCP_MAX_ACTIVE_RUNS" in still_refused
 
 

@@ -8,7 +8,8 @@ ResearchError
 │   └── AdditionUnknown         call again, which checks
 ├── StillCreating           call again for the answer
 ├── StillChanging           call again, which looks anew
-├── OverBudget              ask the user
+├── OverBudget              tell the user
+│   └── TooManyRuns             wait until one has ended
 ├── LedgerUnavailable       have the ledger repaired, or choose one in memory
 ├── RunFailed               the run itself ended without a result
 └── UpstreamError           the Parallel API said no, or said nothing usable
@@ -114,7 +115,15 @@ class OverBudget(ResearchError):
 
     code = "over_budget"
     retry_advice = "Retrying now will not help."
-    next_step = "Do not try again at this price. Ask the user, or ask for something cheaper."
+    next_step = "Do not try again at this price. Tell the user, or choose something cheaper."
+
+
+class TooManyRuns(OverBudget):
+    """As many runs are active as the operator allows."""
+
+    code = "too_many_runs"
+    retry_advice = "Retrying helps once a run has ended."
+    next_step = "Wait for one that is active with watch_progress, then call again."
 
 
 class LedgerUnavailable(ResearchError):

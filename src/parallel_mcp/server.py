@@ -251,9 +251,14 @@ def _principal(ctx: ServerRequestContext[App]) -> str | None:
 
 def _chosen_specs(settings: Settings) -> "SpecTools | None":
     """The tools of the directory of specs, if there is one and the settings let its tools be seen."""
-    if settings.specs is None or "specs" not in settings.toolsets or settings.profile != "research":
-        if settings.specs is not None and settings.profile == "research":
-            logger.warning("The task specs are left out: %s does not name `specs`", env_name("toolsets"))
+    if settings.profile != "research":
+        return None
+    if settings.specs is None:
+        if "core" not in settings.toolsets and "specs" in settings.toolsets:
+            logger.warning("There are no task specs: %s names no directory", env_name("specs"))
+        return None
+    if "specs" not in settings.toolsets:
+        logger.warning("The task specs are left out: %s does not name `specs`", env_name("toolsets"))
         return None
     from parallel_mcp.tools.spec_tools import SpecTools  # most servers have no specs, and start the sooner
 

@@ -142,9 +142,14 @@ async def test_queued_run_starts_when_it_is_told_to_and_only_once(api: Api) -> N
     api.simulator.start(run_id)
     started = await api.run(run_id)
     api.simulator.start(run_id)
+    still = await api.run(run_id)
+    told = await api.events(f"/v1/tasks/groups/{group_id}/events", timeout=0.01)
+    api.simulator.start(run_id)
+    told_again = await api.events(f"/v1/tasks/groups/{group_id}/events", timeout=0.01)
 
     assert [before["status"], started["status"]] == ["queued", "running"]
-    assert await api.run(run_id) == started
+    assert still == started
+    assert len(told_again) == len(told)
     assert (await api.run(other))["status"] == "queued"
     counts = (await api.get(f"/v1/tasks/groups/{group_id}"))["status"]["task_run_status_counts"]
     assert counts == {"queued": 1, "running": 1}

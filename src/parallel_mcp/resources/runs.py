@@ -54,7 +54,7 @@ async def _finished(call: Call, run_id: str) -> TaskRunResult:
     if isinstance(found, TaskRunResult):
         return found
     if found.is_active:
-        raise RunStillActive(f"The run {run_id} is {found.status}: there is no result yet")
+        raise RunStillActive(f"The run {handle} is {found.status}: there is no result yet")
     if found.status == "completed":
-        raise UpstreamUnavailable(f"The run {run_id} has just completed, and its result could not be read yet")
-    raise NotFound(f"The run {run_id} is {found.status} and has no result; see {platform_link(run_id)}")
+        raise UpstreamUnavailable(f"The run {handle} has just completed, and its result could not be read yet")
+    raise NotFound(f"The run {handle} is {found.status} and has no result; see {platform_link(handle)}")

@@ -104,12 +104,14 @@ class Run:
         changes = (self.schedule.started_at, self.schedule.ended_at)
         return min((change for change in changes if change > moment), default=math.inf)
 
-    def start(self) -> None:
-        """Let the run start now, from any thread; a run that has started stays as it is."""
+    def start(self) -> bool:
+        """Let the run start now, from any thread, and tell whether it does: it stays as it is once it has started."""
         now = max(self._clock.now(), self.created_at + SHORTEST_REAL_S)
-        if self.status_at(now) == "queued":
-            self.schedule = replace(self.schedule, started_at=now)
+        if self.status_at(now) != "queued":
+            return False
+        self.schedule = replace(self.schedule, started_at=now)
         self.changes.announce()
+        return True
 
     def end(self, ending: Ending, failure: str = FAILURE) -> None:
         """End the run now, from any thread; a run that has ended stays as it is."""

@@ -96,8 +96,8 @@ class Simulator:
             KeyError: There is no such run.
         """
         run: Run = self._runs[run_id]
-        run.start()
-        self._groups.run_changed(run, run.schedule.started_at)
+        if run.start():
+            self._groups.run_changed(run, run.schedule.started_at)
 
     def finish(self, run_id: str) -> None:
         """Complete a run or a FindAll run now.

@@ -26,6 +26,7 @@ from parallel_mcp.errors import (
     OverBudget,
     ResearchError,
     StillCreating,
+    TooManyRuns,
     UpstreamError,
 )
 from parallel_mcp.ledger import (
@@ -308,9 +309,9 @@ class Creator:
             case OverSpent() as exceeded:
                 return _over_budget(intent, exceeded, self._settings)
             case TooManyActive() as exceeded:
-                return OverBudget(
+                return TooManyRuns(
                     f"{exceeded.active} runs are active, and {env_name('max_active_runs')} allows "
-                    f"{exceeded.limit}. Nothing was sent. Some must end first"
+                    f"{exceeded.limit}. Nothing was sent"
                 )
 
     def finish_within(self, seconds: float) -> None:

@@ -62,12 +62,10 @@ READING_TOOLS = [
 ]
 CORE_TOOLS = [*_ASKING_TOOLS, *READING_TOOLS]
 
-_MAKE_RUNS = frozenset({"core", "findall", "specs"})  # toolsets
-
 
 def has_page(settings: Settings) -> bool:
     """Whether there are tools whose results a page shows: those that read runs, and tools of specs."""
-    return settings.profile == "research" and not _MAKE_RUNS.isdisjoint(settings.toolsets)
+    return settings.profile == "research" and _makes_runs(settings)
 
 
 def chosen_tools(settings: Settings) -> list[ToolDefinition]:
@@ -82,7 +80,7 @@ def chosen_tools(settings: Settings) -> list[ToolDefinition]:
     tools: list[ToolDefinition] = []
     if "core" in settings.toolsets:
         tools += _ASKING_TOOLS
-    if not _MAKE_RUNS.isdisjoint(settings.toolsets):
+    if _makes_runs(settings):
         tools += READING_TOOLS
     if "findall" in settings.toolsets:
         from parallel_mcp.tools.findall import FINDALL_TOOLS
@@ -93,3 +91,7 @@ def chosen_tools(settings: Settings) -> list[ToolDefinition]:
 
         tools += MONITOR_TOOLS
     return tools
+
+
+def _makes_runs(settings: Settings) -> bool:
+    return not {"core", "findall", "specs"}.isdisjoint(settings.toolsets)

@@ -66,7 +66,7 @@ def next_for_findall(run: FindAllRun, *, cursor: str = "", timeout_s: float | No
     if run.matched or run.status.status == "completed":
         return next_call("get_result", id=run.findall_id)
     if run.is_final:
-        return "Nothing more will come of this run; a new create_findall costs again."
+        return "Nothing more will come of this run; a new one costs again."
     if run.status.status == "not_found":
         return gone("FindAll run", "create_findall")
     return f"The user must look at {platform_link(run.findall_id)}: the run stopped and waits there."

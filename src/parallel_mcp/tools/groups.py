@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+from unicodedata import east_asian_width
 
 import anyio
 from mcp.types import CallToolResult
@@ -35,8 +37,8 @@ _LABELS = {
 
 LONGEST_NAME_WORDS = 4  # such as "Bank of America Corporation"
 LONGEST_NAME_CHARS = 60
-LONGEST_DENSE_NAME_CHARS = 10  # in scripts that put a question into so few, some of them without spaces
-_QUESTION_MARKS = "?\uff1f\u061f\u037e"
+LONGEST_DENSE_NAME_CHARS = 10  # in scripts of wide signs, which put a question into so few, without spaces
+_QUESTION_MARK = re.compile("[?\uff1f\u061f\u037e](?!\\w)")  # not that in an address
 
 
 class CreateTaskGroupArguments(Arguments):
@@ -147,9 +149,10 @@ def _title(inputs: tuple[RowInput, ...]) -> str:
 
 def _is_name(text: str) -> bool:
     """Whether a text is too short for a question, and has no mark of one."""
-    if any(mark in text for mark in _QUESTION_MARKS):
+    if _QUESTION_MARK.search(text):
         return False
-    longest = LONGEST_NAME_CHARS if text.isascii() else LONGEST_DENSE_NAME_CHARS
+    is_dense = any(east_asian_width(sign) == "W" for sign in text)
+    longest = LONGEST_DENSE_NAME_CHARS if is_dense else LONGEST_NAME_CHARS
     return len(text) <= longest and len(text.split()) <= LONGEST_NAME_WORDS
 
 

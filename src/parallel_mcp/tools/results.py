@@ -28,7 +28,7 @@ async def result_within(
     watched = await watch_run(call, request.id, wait_s=wait_s, first_message=first_message)
     if watched.last.run.is_active:
         return not_ready(watched.last.run, cursor=watched.last.cursor)
-    within_s = RESULT_OF_ENDED_WITHIN_S if watched.last.run.is_final else RESULT_WITHIN_S  # one may wait for the user
+    within_s = RESULT_OF_ENDED_WITHIN_S if watched.last.run.is_final else RESULT_WITHIN_S  # else it waits for the user
     with anyio.CancelScope(deadline=deadline + LAST_LOOK_S):
         return await result_of(request, call, within_s=within_s)
     return not_ready(watched.last.run)

@@ -6,7 +6,7 @@ Imported only where a directory of specs is set.
 import copy
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -28,7 +28,6 @@ from parallel_mcp.tasks.creating import intent_for
 from parallel_mcp.tasks.spec_files import Spec, fingerprint, read_specs
 from parallel_mcp.tasks.spec_schemas.publishing import published_output, without_nulls
 from parallel_mcp.tasks.specs import TOOL_LABEL, task_input
-from parallel_mcp.tools import has_page
 from parallel_mcp.tools.approval import asking_first, offer_of_run
 from parallel_mcp.tools.arguments import Arguments
 from parallel_mcp.tools.call import Call, Offer
@@ -77,8 +76,7 @@ class SpecTools:
             for warning in report.warnings:
                 logger.info("The task spec %s could be better: %s", report.file, warning)
         self._specs = {report.spec.name: report.spec for report in reports if report.spec is not None}
-        meta = ON_PAGE if has_page(self._settings) else None
-        return [spec_tool(spec, meta) for spec in self._specs.values()]
+        return [spec_tool(spec) for spec in self._specs.values()]
 
     def finished_reply(self, run: TaskRun, answer: ResultAnswer) -> CallToolResult | None:
         """The answer about a finished run as its tool gives it; None if no spec that is there now has started it."""
@@ -143,7 +141,7 @@ class SpecRequest:
         return intent_for(self.run, self.spec.processor, owner=call.owner, title=title)
 
 
-def spec_tool(spec: Spec, meta: Mapping[str, Any] | None) -> Tool:
+def spec_tool(spec: Spec) -> Tool:
     """The tool of a spec as the SDK serves it; the hints are those of every tool that creates."""
     return served(
         asking_first(run_spec, _offer_of_spec),
@@ -155,7 +153,7 @@ def spec_tool(spec: Spec, meta: Mapping[str, Any] | None) -> Tool:
         hints=ToolAnnotations(
             read_only_hint=False, destructive_hint=False, idempotent_hint=False, open_world_hint=True
         ),
-        meta=meta,
+        meta=ON_PAGE,
     )
 
 

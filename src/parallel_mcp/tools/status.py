@@ -188,7 +188,7 @@ def next_for(run: TaskRun, *, cursor: str = "", timeout_s: float | None = None) 
     if run.status == "completed":
         return next_call("get_result", id=run.run_id)
     if run.is_final:
-        return "Nothing more will come of this run; a new create_task costs again."
+        return "Nothing more will come of this run; a new one costs again."
     if run.status == "not_found":
         return gone("run", "create_task")
     return f"The user must look at {platform_link(run.run_id)}: the run stopped and waits there."
