@@ -19,12 +19,12 @@ from mcp.types import CallToolResult, TextResourceContents
 from playwright.async_api import Browser, ConsoleMessage, Frame, Page, Route, async_playwright
 
 from tests.node_programs import NODE_MODULES
+from tests.patience import PATIENCE_S
 
 PAGE = "ui://parallel-mcp/research-v1.html"
 HOST_URL = "https://host.test/"
 VIEW_URL = "https://view.test/"
 WIDTH = 760
-PATIENCE_S = 60
 HEIGHT = "Math.ceil(document.querySelector('main').getBoundingClientRect().height)"
 FLAGS = [
     "--no-sandbox",

@@ -9,8 +9,9 @@ from mcp.client import ClaimContext, ClientExtension, ResultClaim
 from mcp.types import CallToolResult, Request, RequestParams, Result
 from pydantic import SerializeAsAny
 
+from tests.patience import PATIENCE_S
+
 TASKS = "io.modelcontextprotocol/tasks"
-PATIENCE_S = 60
 
 
 class TaskState(Result):

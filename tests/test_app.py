@@ -28,6 +28,7 @@ from tests.connecting import (
     structured,
     text_of,
 )
+from tests.patience import PATIENCE_S
 from tests.specs import EXAMPLES
 
 PAGE = "ui://parallel-mcp/research-v1.html"
@@ -35,7 +36,6 @@ MIME_TYPE = "text/html;profile=mcp-app"
 FILE = ROOT / "src" / "parallel_mcp" / "app" / "research-v1.html"
 SHOWN = {"create_task", "run_task", "watch_progress", "get_result"}
 EXTENSION = "io.modelcontextprotocol/ui"
-PATIENCE_S = 60
 
 
 @pytest.mark.parametrize("mode", [MODERN, LEGACY])

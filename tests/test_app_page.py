@@ -19,10 +19,11 @@ from playwright.async_api import Browser, Locator, Page
 
 from parallel_mcp.simulator import Fault
 from parallel_mcp.tools.view_run import ViewRunOutput
-from tests.app_host import CAPABILITIES, PATIENCE_S, Host, Message, as_sent, chromium, hosting, launched
+from tests.app_host import CAPABILITIES, Host, Message, as_sent, chromium, hosting, launched
 from tests.conftest import Upstream
 from tests.connecting import connected, create, structured, text_of
 from tests.node_programs import NODE_MODULES, needs_node
+from tests.patience import PATIENCE_S
 from tests.specs import write_spec
 
 pytestmark = pytest.mark.skipif(not chromium(), reason="there is no Chromium")

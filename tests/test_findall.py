@@ -40,13 +40,13 @@ from tests.faults import (
 from tests.faults.kinds import Fault as ByteFault
 from tests.faults.kinds import pass_through
 from tests.faults.wire import Ending, Exchange
+from tests.patience import PATIENCE_S
 from tests.test_safe_creating import when_there_is_room
 
 RUNS = "/v1beta/findall/runs"
 INGEST = "/v1beta/findall/ingest"
 EVENTS = r"/v1beta/findall/runs/[^/]+/events"
 TOOLSETS = "core,findall,monitor"
-PATIENCE_S = 60  # for what is promised by no time
 OBJECTIVE = "Find all battery companies that raised Series B funding and have a plant in Europe"
 SCHEMA = {"type": "object", "properties": {"ceo_name": {"type": "string", "description": "Name of the CEO"}}}
 

@@ -37,7 +37,8 @@ from tests.faults import (
     stall,
 )
 from tests.faults.kinds import Fault as ByteFault
-from tests.test_findall import PATIENCE_S, held_until, older_by
+from tests.patience import PATIENCE_S
+from tests.test_findall import held_until, older_by
 from tests.test_safe_creating import when_there_is_room
 
 RUNS = "/v1/tasks/groups/[^/]+/runs"

@@ -54,11 +54,11 @@ from tests.connecting import (
 from tests.faults import Fault, FaultyProxy, ScriptedFault, faulty, late, respond, stall
 from tests.faults.kinds import pass_through
 from tests.faults.wire import Ending, Exchange
+from tests.patience import PATIENCE_S
 from tests.test_leaving import streams
 from tests.test_slow_readers import serving_through_narrow_sockets
 
 IN_TIME_S = 2.0
-PATIENCE_S = 60
 BEAT_S = 0.05
 QUIET = "never queue=0 latency=900000 messages=0"  # it runs, and has nothing to say for minutes
 QUEUED = "never queue=90000 latency=900000 messages=0"  # until it is told to start

@@ -51,8 +51,8 @@ from tests.faults import (
 )
 from tests.faults.kinds import Fault as ByteFault
 from tests.faults.wire import Ending, Exchange
+from tests.patience import PATIENCE_S
 
-PATIENCE_S = 60  # for what is promised by no time; a busy machine needs seconds to start a process
 RUNS = "/v1/tasks/runs"
 CREATES = f"{RUNS}|/v1/tasks/groups/[^/]+/runs"
 TASK: dict[str, Any] = {"input": "What does grid-scale battery storage cost?", "processor": "core-fast"}

@@ -37,10 +37,10 @@ from tests.connecting import (
     text_of,
 )
 from tests.faults import ScriptedFault, faulty, replace_body
+from tests.patience import PATIENCE_S
 from tests.specs import EXAMPLES, SHORT, with_broken_and_hostile, with_examples, write_spec
 
 RUNS = "/v1/tasks/runs"
-PATIENCE_S = 60
 CALLS: dict[str, dict[str, Any]] = {
     "company_profile": {"company_name": "Acme Battery Storage"},
     "fact_check": {"claim": "Grid-scale battery storage became cheaper in 2024."},

@@ -12,8 +12,8 @@ from tests.conftest import Upstream
 from tests.connecting import connected, create, failure, structured
 from tests.faults import ScriptedFault, faulty, late
 from tests.ledger.conftest import redis_running
+from tests.patience import PATIENCE_S
 
-PATIENCE_S = 60  # for what is promised by no time
 RUNS = "/v1/tasks/runs"
 TASK: dict[str, Any] = {"input": "What does grid-scale battery storage cost?", "metadata": {"sim": "never"}}
 

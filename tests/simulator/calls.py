@@ -19,8 +19,6 @@ QUESTION = "What obstacles do solid-state batteries face?"
 FAST = 10_000.0
 STILL = 0.001
 """A speed at which time all but stands still, for what must not go on by itself."""
-PATIENCE_S = 60.0
-"""How long a test waits for what comes at once, unless the machine halts."""
 
 Object = dict[str, Any]
 

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from tests.simulator.calls import KEY, PATIENCE_S, STILL, Api, Object, connected, json_spec, object_schema
+from tests.patience import PATIENCE_S
+from tests.simulator.calls import KEY, STILL, Api, Object, connected, json_spec, object_schema
 
 STATE, STATUS = "task_run.state", "task_group_status"
 

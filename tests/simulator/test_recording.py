@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import ConnectionDropped, Fault, Simulator, SimulatorConfig, serving
-from tests.simulator.calls import KEY, PATIENCE_S, QUESTION, Api
+from tests.patience import PATIENCE_S
+from tests.simulator.calls import KEY, QUESTION, Api
 
 RUN = {"input": QUESTION, "processor": "lite"}
 

@@ -13,9 +13,9 @@ from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
 from parallel_mcp.simulator.payloads import JsonObject
 from parallel_mcp.simulator.sse import written
 from parallel_mcp.simulator.stories import read_story
+from tests.patience import PATIENCE_S
 from tests.simulator.calls import (
     KEY,
-    PATIENCE_S,
     QUESTION,
     STILL,
     Api,

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from tests.simulator.calls import KEY, PATIENCE_S, QUESTION, Api, connected
+from tests.patience import PATIENCE_S
+from tests.simulator.calls import KEY, QUESTION, Api, connected
 
 NO_RESULT = "Run failed or run id not found"
 

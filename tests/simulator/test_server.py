@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import Simulator, SimulatorConfig, serving
-from tests.simulator.calls import KEY, PATIENCE_S
+from tests.patience import PATIENCE_S
+from tests.simulator.calls import KEY
 
 NEVER = {"input": "x", "processor": "lite", "metadata": {"sim": "never"}}
 

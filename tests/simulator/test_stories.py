@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from parallel_mcp.simulator import ConnectionDropped, Simulator, SimulatorConfig, serving, stories
-from tests.simulator.calls import FAST, KEY, PATIENCE_S, QUESTION, STILL, Api, connected, read_events
+from tests.patience import PATIENCE_S
+from tests.simulator.calls import FAST, KEY, QUESTION, STILL, Api, connected, read_events
 
 
 @dataclass(frozen=True)
