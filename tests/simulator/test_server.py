@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gc
 import re
+import socket
 import subprocess
 import sys
 import threading
 import time
 import warnings
+from contextlib import ExitStack
 from typing import IO, cast
 
 import httpx
@@ -66,6 +68,19 @@ def test_open_streams_and_waiting_results_do_not_hold_up_the_end() -> None:
             started = time.monotonic()
         assert time.monotonic() - started < PATIENCE_S
         stream.close()
+
+
+def test_connections_that_come_at_the_very_end_are_closed() -> None:
+    """Python warns of a socket that nobody closed whenever it finds it: in another test, as a rule."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        for _ in range(20):
+            with ExitStack() as callers, serving(Simulator()) as url:
+                for _ in range(3):
+                    callers.enter_context(socket.create_connection(("127.0.0.1", _port(url))))
+        gc.collect()
+
+    assert [str(warning.message) for warning in caught] == []
 
 
 def test_dropped_connections_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:

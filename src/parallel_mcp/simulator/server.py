@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import math
 import socket
 import threading
@@ -63,6 +65,15 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self._stopping.wait(seen=0, until=math.inf)
+        await self._accept_no_more()
+
+    async def _accept_no_more(self) -> None:
+        """Before asyncio's servers are closed, which would lose, unclosed, whoever has just been accepted."""
+        loop = asyncio.get_running_loop()
+        for listener in itertools.chain.from_iterable(server.sockets for server in self.servers):
+            loop.remove_reader(listener.fileno())
+        for _ in range(3):  # accepted, attached to its server, told to its protocol
+            await asyncio.sleep(0)
 
     def wait_until_started(self) -> None:
         if not self._ready.wait(STARTS_WITHIN_S):
