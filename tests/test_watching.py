@@ -427,7 +427,7 @@ async def test_cancelled_watch_closes_its_stream_and_not_that_of_another() -> No
                 await anyio.sleep(1.5)  # longer than a stream stays that nobody watches any more
                 assert (run.proxy.being_answered(EVENTS), run.count("/events")) == (1, 1)
                 watchers.cancel_scope.cancel()
-            await run.proxy.wait_for(lambda: run.proxy.being_answered(EVENTS) == 0, timeout_s=8)  # others wait 10 s
+            await run.proxy.wait_for(lambda: run.proxy.being_answered(EVENTS) == 0, timeout_s=3)
 
 
 async def test_wait_for_a_result_that_cannot_be_read_ends_in_time(upstream: Upstream) -> None:
@@ -439,7 +439,7 @@ async def test_wait_for_a_result_that_cannot_be_read_ends_in_time(upstream: Upst
             started = time.monotonic()
             result = structured(await client.call_tool("get_result", {"id": run_id, "wait_s": 4}))
 
-    assert time.monotonic() - started < 12  # reading a result may take 15 s
+    assert time.monotonic() - started < 7  # the wait, the second after it that is promised, and two for the machine
     assert result["status"] == "completed"
     assert result["next"] == f'get_result(id="{run_id}")'
 
